@@ -1,0 +1,16 @@
+//! Decisions without IO, clock, randomness or async: a function of its inputs, and total.
+
+pub mod accept;
+pub mod cache;
+pub mod canonical;
+pub mod checkpoint;
+pub mod document;
+pub mod entity;
+pub mod event;
+pub mod partition;
+pub mod place;
+pub mod record;
+pub mod recovery;
+pub mod run;
+pub mod time;
+pub mod worker;

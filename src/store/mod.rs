@@ -1,0 +1,243 @@
+//! The seam to the store: documents and the checkpoint that covers them, in one atomic step.
+//! Invariant: a commit is all or nothing, and happens only if owner and checkpoint are as expected.
+//! The store knows nothing of the log, and nothing of how documents are made.
+
+pub mod embedded;
+pub mod redis;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::pure::checkpoint::{Checkpoint, Identity};
+use crate::pure::entity::{Entity, Kind};
+use crate::pure::place::{NextOffset, Offset, PartitionId};
+
+/// Who may write a partition: `projector/<instance>/<random>` or `operator/<who>/<random>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner(pub String);
+
+impl Owner {
+    /// Whether this is an operator's lease, which a projector never takes.
+    pub fn is_operator(&self) -> bool {
+        self.0.starts_with("operator/")
+    }
+}
+
+/// What the store holds of a partition when it is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Opened {
+    /// The checkpoint, if there is one.
+    pub checkpoint: Option<Checkpoint>,
+    /// Marks of the history, newest first.
+    pub marks: Vec<Checkpoint>,
+    /// Number of partitions the namespace was made with, from any checkpoint of it.
+    pub namespace_partitions: Option<u32>,
+    /// Parked entities and the first offset not applied to each.
+    pub parked: Vec<(Entity, Offset)>,
+}
+
+/// What the store has of one entity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Neither index nor document know it: it is new.
+    Absent,
+    /// The index knows it, or its key holds another type; there is no readable document. Drift.
+    Unreadable(&'static str),
+    /// Its document, and the part of its state that is not in the document.
+    Document {
+        /// The JSON text, as stored.
+        json: Vec<u8>,
+        /// The state beside it, if any.
+        state: Option<Vec<u8>>,
+    },
+}
+
+/// One document of a batch: ranges into [`Batch::buffer`].
+#[derive(Clone, Debug)]
+pub struct DocumentWrite {
+    /// Whose it is.
+    pub entity: Entity,
+    /// Offset of the last event it includes: its place in the index.
+    pub offset: Offset,
+    /// The JSON text.
+    pub json: Range<u32>,
+    /// State that is not in the document (recent ids, order of sources); `None`: there is none.
+    pub state: Option<Range<u32>>,
+}
+
+/// One accepted event for an entity's stream.
+#[derive(Clone, Debug)]
+pub struct EventWrite {
+    /// Whose it is.
+    pub entity: Entity,
+    /// Its place in the entity's stream: entry id `<seq>-0`.
+    pub seq: u64,
+    /// The event as structured CloudEvents JSON.
+    pub json: Range<u32>,
+}
+
+/// All that one atomic step writes.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The checkpoint that must be there; `None`: there must be none.
+    pub expected: Option<Identity>,
+    /// The checkpoint to write.
+    pub checkpoint: Checkpoint,
+    /// Texts that the ranges below point into.
+    pub buffer: Vec<u8>,
+    /// Each touched document once.
+    pub documents: Vec<DocumentWrite>,
+    /// Accepted events, per entity in order of `seq`. Empty when streams are off.
+    pub events: Vec<EventWrite>,
+    /// Entities to park from now on, with the first offset not applied.
+    pub parked: Vec<(Entity, Offset)>,
+    /// Whether this checkpoint goes into the history too.
+    pub mark: bool,
+}
+
+impl Batch {
+    /// The bytes of a range.
+    pub fn text(&self, range: &Range<u32>) -> &[u8] {
+        &self.buffer[range.start as usize..range.end as usize]
+    }
+}
+
+/// Which documents a listing gives, newest first by their last offset within each partition.
+#[derive(Clone, Debug)]
+pub struct ListQuery {
+    /// Runs or workers.
+    pub kind: Kind,
+    /// How many entities to skip.
+    pub skip: usize,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// One entry of an entity's stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamEntry {
+    /// Its seq.
+    pub seq: u64,
+    /// The event as structured CloudEvents JSON.
+    pub json: Vec<u8>,
+}
+
+/// Variants differ in what the caller does.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No answer, or a passing refusal (loading, out of memory, read-only replica): try again later.
+    /// A commit may or may not have happened; sending the same one again is harmless.
+    #[error("the store at {address} does not answer: {detail}")]
+    Unreachable {
+        /// Server address or directory, without secrets.
+        address: String,
+        /// The library's words.
+        detail: String,
+    },
+    /// Another checkpoint than expected is there; nothing was written.
+    #[error("partition {partition}: refused, the store's checkpoint is not the expected one")]
+    Refused {
+        /// Which partition.
+        partition: PartitionId,
+        /// What is there.
+        found: Box<Option<Checkpoint>>,
+    },
+    /// Somebody else owns the partition; nothing was written. The checkpoint was as expected.
+    #[error("partition {partition}: owned by {owner}")]
+    NotOwner {
+        /// Which partition.
+        partition: PartitionId,
+        /// Who does; empty if nobody does.
+        owner: String,
+    },
+    /// What is there cannot be read as what it should be: a person must look.
+    #[error("partition {partition}: {what} is unreadable: {detail}")]
+    Corrupt {
+        /// Which partition.
+        partition: PartitionId,
+        /// Key or part.
+        what: String,
+        /// Why.
+        detail: String,
+    },
+    /// Trying again does not help: bad settings, no right.
+    #[error("{0}")]
+    Rejected(String),
+}
+
+/// A store of documents and checkpoints.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Checks that the store can be trusted (version, eviction policy, rights). Returns warnings.
+    async fn check(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Takes the partition for `owner`, unless an operator's lease is live, and tells what is there.
+    ///
+    /// # Errors
+    /// `NotOwner` names the operator. `Corrupt`: the checkpoint cannot be read; the lease is taken.
+    async fn open(&self, partition: PartitionId, owner: &Owner, lease: Duration) -> Result<Opened, StoreError>;
+
+    /// Extends the lease and returns the checkpoint.
+    ///
+    /// # Errors
+    /// `NotOwner`: the lease is gone.
+    async fn renew(
+        &self,
+        partition: PartitionId,
+        owner: &Owner,
+        lease: Duration,
+    ) -> Result<Option<Checkpoint>, StoreError>;
+
+    /// Gives the partition up, if it is `owner`'s.
+    async fn release(&self, partition: PartitionId, owner: &Owner) -> Result<(), StoreError>;
+
+    /// Documents of `entities`, in their order, read in one step with the checkpoint: they count only
+    /// if it is one of `expected` (`None` stands for no checkpoint).
+    ///
+    /// # Errors
+    /// `Refused` if it is not.
+    async fn load(
+        &self,
+        partition: PartitionId,
+        expected: &[Option<Identity>],
+        entities: &[Entity],
+    ) -> Result<Vec<Stored>, StoreError>;
+
+    /// Writes a batch: all or none.
+    ///
+    /// # Errors
+    /// `Refused`, `NotOwner`: nothing was written. `Unreachable`: not known; send the same again.
+    async fn commit(&self, partition: PartitionId, owner: &Owner, batch: &Batch) -> Result<(), StoreError>;
+
+    /// The checkpoint.
+    async fn checkpoint(&self, partition: PartitionId) -> Result<Option<Checkpoint>, StoreError>;
+
+    /// Marks of the history, newest first.
+    async fn history(&self, partition: PartitionId, limit: usize) -> Result<Vec<Checkpoint>, StoreError>;
+
+    /// Who owns the partition now.
+    async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError>;
+
+    /// Parked entities and the first offset not applied to each.
+    async fn parked(&self, partition: PartitionId) -> Result<Vec<(Entity, Offset)>, StoreError>;
+
+    /// One document, as stored; `None` if there is none.
+    async fn document(&self, partition: PartitionId, entity: &Entity) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Documents of one partition by descending last offset, with that offset. An entity whose
+    /// document is missing is passed over.
+    async fn list(&self, partition: PartitionId, query: &ListQuery) -> Result<Vec<(NextOffset, Vec<u8>)>, StoreError>;
+
+    /// An entity's accepted events with a seq above `after`, at most `limit`, waiting up to `wait`
+    /// for a first one.
+    async fn events(
+        &self,
+        partition: PartitionId,
+        entity: &Entity,
+        after: u64,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<StreamEntry>, StoreError>;
+}
