@@ -1,1 +1,308 @@
-//! To be written.
+//! Assignment to tasks: joins the consumer group and drives one partition machine per assigned partition.
+//! In: a log, a store, settings. Out: documents that equal the log. Invariant: a partition has one driver in
+//! this process at most; a driver's panic shows as a held partition, and its neighbours go on.
+
+mod backoff;
+mod board;
+mod driver;
+mod effects;
+mod group;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+pub use self::board::{PartitionStatus, StatusBoard};
+pub use self::driver::now_ms;
+pub use self::effects::{compare, last_record_of};
+
+use self::driver::{Control, Driver, Shared};
+use self::effects::Doer;
+use crate::log::{Assignment, FetchLimits, Log, Membership};
+use crate::pure::event::Rules;
+use crate::pure::partition::{Partition, Remembered, Setup, State, Streams, View};
+use crate::pure::place::{PartitionId, Partitioner};
+use crate::pure::recovery::Called;
+use crate::store::{Owner, Store};
+use crate::telemetry::Metrics;
+
+/// How long a fetch waits for a first record before it comes back with none.
+const FETCH_WAIT: Duration = Duration::from_secs(1);
+/// How long a stopping partition may take to finish its batch.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// Messages that may wait for one driver.
+const CONTROL_QUEUE: usize = 16;
+
+/// What a projector is made with.
+#[derive(Clone, Debug)]
+pub struct ProjectorSettings {
+    /// The events' topic.
+    pub topic: String,
+    /// Names this process in leases.
+    pub instance: String,
+    /// How producers place keys.
+    pub partitioner: Partitioner,
+    /// The largest value that is an event.
+    pub max_event_bytes: usize,
+    /// Events kept per entity's stream; 0: none.
+    pub events_kept: u64,
+    /// Memory for cached documents, over all partitions.
+    pub cache_bytes: usize,
+    /// The most records of one batch.
+    pub batch_events: usize,
+    /// The most bytes of one batch.
+    pub batch_bytes: usize,
+    /// How long a lease lives without being renewed.
+    pub owner_lease: Duration,
+    /// The longest pause between two tries.
+    pub backoff_max: Duration,
+}
+
+/// Runs until `stop`; then finishes the batches in hand, commits, leaves the group.
+///
+/// # Errors
+/// The group cannot be joined for a reason that trying again does not mend.
+pub async fn run(
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    settings: ProjectorSettings,
+    metrics: Arc<Metrics>,
+    board: Arc<StatusBoard>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let (group_sender, group_receiver) = mpsc::channel(1024);
+    let mut background = JoinSet::new();
+    let quiet = CancellationToken::new();
+    background.spawn(group::commit_offsets(Arc::clone(&log), group_receiver));
+    let (watch_sender, watch_receiver) = mpsc::channel(CONTROL_QUEUE);
+    let watching = watch::Watch {
+        log: Arc::clone(&log),
+        board: Arc::clone(&board),
+        metrics: Arc::clone(&metrics),
+        changed: watch_sender,
+    };
+    background.spawn(watching.run(quiet.clone()));
+    let mut assignments = Assignments {
+        shared: Shared {
+            metrics,
+            board,
+            group: group_sender,
+            limits: FetchLimits {
+                records: settings.batch_events,
+                bytes: settings.batch_bytes,
+                wait: FETCH_WAIT,
+            },
+            backoff_max: settings.backoff_max,
+        },
+        log,
+        store,
+        settings,
+        drivers: JoinSet::new(),
+        slots: BTreeMap::new(),
+        tasks: BTreeMap::new(),
+        remembered: BTreeMap::new(),
+    };
+    let member = assignments.serve(watch_receiver, &stop).await?;
+    assignments.stop_all().await;
+    drop(assignments); // the group's committer sees its queue closed, and flushes
+    quiet.cancel();
+    while background.join_next().await.is_some() {}
+    member.leave().await;
+    info!("left the group");
+    Ok(())
+}
+
+/// One assigned partition's task.
+struct Slot {
+    control: mpsc::Sender<Control>,
+    /// Assigned again while it was stopping.
+    again: bool,
+    stopping: bool,
+}
+
+struct Assignments {
+    shared: Shared,
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    settings: ProjectorSettings,
+    drivers: JoinSet<(PartitionId, Remembered)>,
+    slots: BTreeMap<PartitionId, Slot>,
+    tasks: BTreeMap<tokio::task::Id, PartitionId>,
+    remembered: BTreeMap<PartitionId, Remembered>,
+}
+
+impl Assignments {
+    /// Follows the group until `stop`.
+    async fn serve(
+        &mut self,
+        mut changed: mpsc::Receiver<String>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Box<dyn Membership>> {
+        let mut member = self.log.join().await?;
+        let mut failures = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(member),
+                Some(ended) = self.drivers.join_next_with_id() => self.ended(ended),
+                Some(why) = changed.recv() => self.tell_all(|| Control::Compare(why.clone())),
+                assignment = member.next() => match assignment {
+                    Ok(assignment) => {
+                        failures = 0;
+                        self.shared.board.joined();
+                        self.assign(assignment);
+                    }
+                    Err(error) => {
+                        failures += 1;
+                        warn!(%error, "the consumer group does not answer");
+                        tokio::select! {
+                            () = stop.cancelled() => return Ok(member),
+                            () = tokio::time::sleep(backoff::pause(failures, self.settings.backoff_max)) => {}
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn assign(&mut self, assignment: Assignment) {
+        match assignment {
+            Assignment::Assigned(partitions) => {
+                info!(?partitions, "assigned");
+                for partition in partitions {
+                    match self.slots.get_mut(&partition) {
+                        Some(slot) if slot.stopping => slot.again = true,
+                        Some(_) => {}
+                        None => self.start(partition),
+                    }
+                }
+            }
+            Assignment::Revoked(partitions) => {
+                info!(?partitions, "revoked");
+                for partition in partitions {
+                    if let Some(slot) = self.slots.get_mut(&partition) {
+                        slot.stopping = true;
+                        slot.again = false;
+                        let _ = slot.control.try_send(Control::Stop);
+                    }
+                }
+            }
+        }
+        let cache_bytes = self.cache_bytes();
+        self.tell_all(|| Control::CacheBytes(cache_bytes));
+    }
+
+    /// Each partition's share of the cache.
+    fn cache_bytes(&self) -> usize {
+        self.settings.cache_bytes / self.slots.len().max(1)
+    }
+
+    fn tell_all(&self, message: impl Fn() -> Control) {
+        for slot in self.slots.values() {
+            let _ = slot.control.try_send(message());
+        }
+    }
+
+    fn start(&mut self, partition: PartitionId) {
+        let settings = &self.settings;
+        let (control, messages) = mpsc::channel(CONTROL_QUEUE);
+        let setup = Setup {
+            partition,
+            rules: Rules {
+                partitioner: settings.partitioner,
+                partitions: 1, // the survey tells
+                max_event_bytes: settings.max_event_bytes,
+            },
+            streams: if settings.events_kept == 0 {
+                Streams::Off
+            } else {
+                Streams::Kept
+            },
+            cache_bytes: settings.cache_bytes,
+        };
+        let token: u64 = rand::random();
+        let doer = Doer {
+            log: Arc::clone(&self.log),
+            store: Arc::clone(&self.store),
+            topic: Arc::from(settings.topic.as_str()),
+            partition,
+            owner: Owner(format!("projector/{}/{token:016x}", settings.instance)),
+            lease: settings.owner_lease,
+        };
+        let remembered = self.remembered.get(&partition).copied().unwrap_or_default();
+        let machine = Partition::new(setup, remembered);
+        self.slots.insert(
+            partition,
+            Slot {
+                control,
+                again: false,
+                stopping: false,
+            },
+        );
+        let driver = Driver::new(doer, self.shared.clone(), machine, self.cache_bytes());
+        let task = self.drivers.spawn(driver.run(messages));
+        self.tasks.insert(task.id(), partition);
+    }
+
+    fn ended(&mut self, ended: Result<(tokio::task::Id, (PartitionId, Remembered)), tokio::task::JoinError>) {
+        match ended {
+            Ok((id, (partition, remembered))) => {
+                self.tasks.remove(&id);
+                self.remembered.insert(partition, remembered);
+                if self.slots.remove(&partition).is_some_and(|slot| slot.again) {
+                    self.start(partition);
+                }
+            }
+            Err(stopped) => {
+                let Some(partition) = self.tasks.remove(&stopped.id()) else {
+                    return;
+                };
+                if stopped.is_cancelled() {
+                    self.slots.remove(&partition);
+                    return;
+                }
+                self.panicked(partition, &stopped.to_string());
+            }
+        }
+    }
+
+    /// A panic is a broken invariant: the partition stays held until a restart, the neighbours go on.
+    fn panicked(&self, partition: PartitionId, detail: &str) {
+        error!(%partition, detail, "held: the partition's task panicked; restart khala, and report this");
+        let called = Called::Panicked;
+        self.shared.metrics.held(partition, Some(called.name()));
+        let state = State::Held {
+            called,
+            detail: detail.to_owned(),
+        };
+        let view = View {
+            next: None,
+            oldest_ms: None,
+            state,
+            parked: 0,
+        };
+        self.shared.board.show(partition, view, "");
+    }
+
+    async fn stop_all(&mut self) {
+        for slot in self.slots.values_mut() {
+            slot.stopping = true;
+            slot.again = false;
+            let _ = slot.control.send(Control::Stop).await;
+        }
+        let all = async { while self.drivers.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
+            warn!(
+                seconds = STOP_PATIENCE.as_secs(),
+                "some batches were not committed in time; the next start redoes them"
+            );
+            self.drivers.shutdown().await;
+        }
+    }
+}

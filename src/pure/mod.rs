@@ -1,6 +1,7 @@
 //! Decisions without IO, clock, randomness or async: a function of its inputs, and total.
 
 pub mod accept;
+pub mod batch;
 pub mod cache;
 pub mod canonical;
 pub mod checkpoint;

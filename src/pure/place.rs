@@ -12,7 +12,7 @@ pub struct PartitionId(pub u32);
 pub struct Offset(pub u64);
 
 /// The offset to read next: one past the last record applied. Checkpoints and commits hold this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextOffset(pub u64);
 
 impl Offset {

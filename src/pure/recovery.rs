@@ -1,1 +1,316 @@
-//! To be written.
+//! Where a partition starts after an assignment, and after anything that was not as expected.
+//! In: the store's checkpoint, the group's offset, the log's bounds. Out: a step and what it is called.
+//! Invariant: never past what the documents hold; what cannot be rebuilt is held, not guessed.
+//! Source: the redo point of ARIES (Mohan et al., 1992); the table is DESIGN.md's, row by row.
+
+use super::checkpoint::{Checkpoint, PROJECTION_VERSION};
+use super::entity::Entity;
+use super::place::{NextOffset, Offset};
+use super::record::RecordIdentity;
+
+/// What the log says of the last record that the checkpoint names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastRecord {
+    /// It is still that very record.
+    Matches,
+    /// Another record stands there.
+    Differs,
+    /// None stands there: retention took it, compaction, or nothing was applied yet.
+    Gone,
+}
+
+impl LastRecord {
+    /// Compares what a checkpoint names with what the log has at that offset.
+    pub fn compare(named: Option<RecordIdentity>, in_log: Option<RecordIdentity>) -> Self {
+        match (named, in_log) {
+            (Some(named), Some(in_log)) if named == in_log => Self::Matches,
+            (Some(_), Some(_)) => Self::Differs,
+            _ => Self::Gone,
+        }
+    }
+}
+
+/// All that store and log say of a partition when it is opened.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// R: the store's checkpoint.
+    pub checkpoint: Option<Checkpoint>,
+    /// What the log says of its last record.
+    pub last_record: LastRecord,
+    /// K: the group's offset.
+    pub group: Option<NextOffset>,
+    /// L: the log's first offset.
+    pub first: NextOffset,
+    /// E: the log's end.
+    pub end: NextOffset,
+    /// The topic's id now; empty where the log does not tell.
+    pub topic_id: String,
+    /// Number of the topic's partitions now.
+    pub partitions: u32,
+    /// Number of partitions the namespace was made with.
+    pub namespace_partitions: Option<u32>,
+    /// The newest mark whose last record still matches.
+    pub good_mark: Option<NextOffset>,
+    /// Parked entities and the first offset not applied to each.
+    pub parked: Vec<(Entity, Offset)>,
+}
+
+/// What is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read on from here.
+    StartAt(NextOffset),
+    /// Restore a snapshot if there is one, else read from here.
+    RestoreOr(NextOffset),
+    /// Rewind the documents to this mark, then read on from it.
+    RewindTo(NextOffset),
+    /// Write nothing and ask.
+    Hold,
+}
+
+/// What the case is called, in logs and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Called {
+    /// Documents of another fold are there.
+    ProjectionVersionChanged,
+    /// Keys have moved between partitions.
+    PartitionsChanged,
+    /// Another topic than the one the documents came from.
+    LogReplaced,
+    /// Nothing was ever written.
+    FirstStart,
+    /// The group read already, and the store has nothing.
+    SinkLost,
+    /// Records between the checkpoint and the log's start are gone.
+    RetentionGap,
+    /// The log lost records that the documents include.
+    CheckpointAhead,
+    /// The store lost writes.
+    SinkRolledBack,
+    /// The checkpoint cannot be read.
+    CheckpointCorrupt,
+    /// The partition's task broke an invariant of its own.
+    Panicked,
+    /// Nothing to mend.
+    Normal,
+}
+
+impl Called {
+    /// The name of INTERFACE.md §5 and the recovery table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ProjectionVersionChanged => "projection_version_changed",
+            Self::PartitionsChanged => "partitions_changed",
+            Self::LogReplaced => "log_replaced",
+            Self::FirstStart => "first_start",
+            Self::SinkLost => "sink_lost",
+            Self::RetentionGap => "retention_gap",
+            Self::CheckpointAhead => "checkpoint_ahead",
+            Self::SinkRolledBack => "sink_rolled_back",
+            Self::CheckpointCorrupt => "document_corrupt",
+            Self::Panicked => "panicked",
+            Self::Normal => "normal",
+        }
+    }
+
+    /// The drift reason it counts as; `None` where documents are what the log says.
+    pub fn drift(self) -> Option<&'static str> {
+        match self {
+            Self::Normal | Self::Panicked | Self::FirstStart | Self::PartitionsChanged | Self::LogReplaced => None,
+            drifted => Some(drifted.name()),
+        }
+    }
+}
+
+/// The recovery table: the first row that fits, decides.
+pub fn decide(found: &Survey) -> (Step, Called) {
+    if found
+        .namespace_partitions
+        .is_some_and(|made_with| found.partitions > made_with)
+    {
+        let version = found
+            .checkpoint
+            .as_ref()
+            .map(|checkpoint| checkpoint.projection_version);
+        if version.is_none_or(|version| version == PROJECTION_VERSION) {
+            return (Step::Hold, Called::PartitionsChanged);
+        }
+    }
+    let Some(checkpoint) = &found.checkpoint else {
+        return match found.group {
+            None => (Step::StartAt(found.first), Called::FirstStart),
+            Some(_) => (Step::RestoreOr(found.first), Called::SinkLost),
+        };
+    };
+    if checkpoint.projection_version != PROJECTION_VERSION {
+        return (Step::Hold, Called::ProjectionVersionChanged);
+    }
+    if differ(&checkpoint.topic_id, &found.topic_id) {
+        return (Step::Hold, Called::LogReplaced);
+    }
+    if checkpoint.partitions != found.partitions {
+        return (Step::Hold, Called::PartitionsChanged);
+    }
+    if !checkpoint.intent.is_empty() {
+        return (Step::Hold, Called::CheckpointAhead); // a rewind under way is not ours to write over
+    }
+    if checkpoint.next < found.first {
+        return (Step::StartAt(found.first), Called::RetentionGap);
+    }
+    if checkpoint.next > found.end || found.last_record == LastRecord::Differs {
+        return match found.good_mark {
+            Some(mark) => (Step::RewindTo(mark), Called::CheckpointAhead),
+            None => (Step::Hold, Called::LogReplaced),
+        };
+    }
+    if found.group.is_some_and(|group| checkpoint.next < group) {
+        return (Step::StartAt(checkpoint.next), Called::SinkRolledBack);
+    }
+    (Step::StartAt(checkpoint.next), Called::Normal)
+}
+
+/// Two topic ids differ only if both are known.
+fn differ(ours: &str, theirs: &str) -> bool {
+    !ours.is_empty() && !theirs.is_empty() && ours != theirs
+}
+
+/// What a person must know about a step that is more than reading on: what, where, what next.
+pub fn explain(found: &Survey, step: Step, called: Called) -> String {
+    let at = found
+        .checkpoint
+        .as_ref()
+        .map_or(NextOffset::START, |checkpoint| checkpoint.next);
+    match (called, step) {
+        (Called::ProjectionVersionChanged, _) => format!(
+            "the documents are of projection version {}, this khala makes version {PROJECTION_VERSION}; \
+             serve a new --namespace with this version, or run the version that made them",
+            found
+                .checkpoint
+                .as_ref()
+                .map_or(0, |checkpoint| checkpoint.projection_version)
+        ),
+        (Called::PartitionsChanged, _) => format!(
+            "the topic has {} partitions, the namespace was made with {}: keys have moved; \
+             publish to a topic with the old number, or serve a new --namespace",
+            found.partitions,
+            found.namespace_partitions.unwrap_or(found.partitions)
+        ),
+        (Called::LogReplaced, _) => format!(
+            "the log is not the one the documents came from (checkpoint at {at}, log {}..{}); \
+             nothing is written; a new --namespace accepts the new log",
+            found.first, found.end
+        ),
+        (Called::CheckpointAhead, Step::RewindTo(mark)) => format!(
+            "the log was cut: the checkpoint at {at} names a record that is not there any more \
+             (log {}..{}); the newest mark that still holds is {mark}, and this version cannot rewind to it: \
+             nothing is written; a new --namespace folds the log anew",
+            found.first, found.end
+        ),
+        (Called::CheckpointAhead, _) => "a rewind is under way in the checkpoint; finish it with the khala \
+             that began it"
+            .to_owned(),
+        (Called::RetentionGap, _) => format!(
+            "offsets {at}..{} are gone from the log and were never applied; raise the topic's retention",
+            found.first
+        ),
+        (Called::SinkLost, _) => format!("the store lost its documents; redoing from offset {}", found.first),
+        (Called::SinkRolledBack, _) => format!(
+            "the store went back to offset {at} from {}; redoing what it lost",
+            found.group.unwrap_or(at)
+        ),
+        _ => format!("reading on from offset {at}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survey(at: Option<u64>, last_record: LastRecord, group: Option<u64>, mark: Option<u64>) -> Survey {
+        Survey {
+            checkpoint: at.map(|at| Checkpoint::first(NextOffset(at), "id", 12)),
+            last_record,
+            group: group.map(NextOffset),
+            first: NextOffset(10),
+            end: NextOffset(50),
+            topic_id: "id".to_owned(),
+            partitions: 12,
+            namespace_partitions: Some(12),
+            good_mark: mark.map(NextOffset),
+            parked: Vec::new(),
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip] // a table is read by column
+    fn the_first_row_that_fits_decides() {
+        use Called::*;
+        use LastRecord::*;
+        use Step::*;
+        let at = |offset| StartAt(NextOffset(offset));
+        let rows = [ // the log holds 10..50
+            // checkpoint, last record, group,    mark      step                          called
+            (None,     Gone,    None,     None,     at(10),                       FirstStart),
+            (None,     Gone,    Some(45), None,     RestoreOr(NextOffset(10)),    SinkLost),
+            (None,     Gone,    Some(45), Some(30), RestoreOr(NextOffset(10)),    SinkLost),
+            (Some(5),  Gone,    Some(5),  None,     at(10),                       RetentionGap),
+            (Some(5),  Gone,    Some(45), None,     at(10),                       RetentionGap),
+            (Some(10), Gone,    Some(10), None,     at(10),                       Normal),
+            (Some(60), Gone,    Some(60), Some(30), RewindTo(NextOffset(30)),     CheckpointAhead),
+            (Some(60), Gone,    Some(60), None,     Hold,                         LogReplaced),
+            (Some(40), Differs, Some(40), Some(30), RewindTo(NextOffset(30)),     CheckpointAhead),
+            (Some(40), Differs, Some(40), None,     Hold,                         LogReplaced),
+            (Some(40), Matches, Some(45), Some(30), at(40),                       SinkRolledBack),
+            (Some(40), Gone,    Some(45), Some(30), at(40),                       SinkRolledBack),
+            (Some(40), Matches, Some(40), Some(30), at(40),                       Normal),
+            (Some(40), Matches, Some(30), None,     at(40),                       Normal),
+            (Some(40), Matches, None,     None,     at(40),                       Normal),
+            (Some(50), Matches, Some(50), None,     at(50),                       Normal),
+        ];
+        for (i, (checkpoint, last, group, mark, step, called)) in rows.into_iter().enumerate() {
+            assert_eq!(decide(&survey(checkpoint, last, group, mark)), (step, called), "row {i}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_held_before_all_else() {
+        let mut found = survey(Some(5), LastRecord::Differs, None, None);
+        if let Some(checkpoint) = &mut found.checkpoint {
+            checkpoint.projection_version += 1;
+        }
+        found.partitions = 24;
+        found.topic_id = "other".to_owned();
+        assert_eq!(decide(&found), (Step::Hold, Called::ProjectionVersionChanged));
+    }
+
+    #[test]
+    fn more_partitions_are_held_also_where_no_checkpoint_is() {
+        let mut found = survey(None, LastRecord::Gone, None, None);
+        found.partitions = 13;
+        assert_eq!(decide(&found), (Step::Hold, Called::PartitionsChanged));
+        found.namespace_partitions = None;
+        assert_eq!(decide(&found).1, Called::FirstStart);
+    }
+
+    #[test]
+    fn another_topic_is_held_and_an_unknown_one_is_not() {
+        let mut found = survey(Some(40), LastRecord::Matches, Some(40), Some(30));
+        found.topic_id = "other".to_owned();
+        assert_eq!(decide(&found), (Step::Hold, Called::LogReplaced));
+        found.topic_id = String::new();
+        assert_eq!(decide(&found).1, Called::Normal);
+    }
+
+    #[test]
+    fn no_start_is_past_the_checkpoint_or_skips_what_the_log_has() {
+        for at in 0..60 {
+            for group in [None, Some(0), Some(20), Some(49), Some(70)] {
+                for last in [LastRecord::Matches, LastRecord::Differs, LastRecord::Gone] {
+                    if let (Step::StartAt(start), _) = decide(&survey(Some(at), last, group, None)) {
+                        assert_eq!(start.0, at.max(10), "checkpoint {at}, group {group:?}, {last:?}");
+                    }
+                }
+            }
+        }
+    }
+}

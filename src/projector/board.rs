@@ -1,0 +1,141 @@
+//! What people are shown of each partition: written by the drivers, read by HTTP and commands.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::pure::partition::{State, View};
+use crate::pure::place::{NextOffset, PartitionId};
+
+/// One partition as its projector sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// The store's checkpoint; `None` while it is not known.
+    pub offset: Option<NextOffset>,
+    /// The log's end; `None` while it is not known.
+    pub end: Option<NextOffset>,
+    /// Log timestamp of the oldest record in hand that is not visible yet; milliseconds.
+    pub oldest_ms: Option<i64>,
+    /// When the backlog that is there now was first seen; milliseconds.
+    pub behind_since_ms: Option<i64>,
+    /// In one word, with its reason.
+    pub state: State,
+    /// Entities whose events wait for a repair.
+    pub parked: usize,
+    /// The owner's token.
+    pub owner: String,
+}
+
+impl PartitionStatus {
+    /// Offsets between checkpoint and end.
+    pub fn lag_events(&self) -> u64 {
+        match (self.offset, self.end) {
+            (Some(offset), Some(end)) => offset.until(end),
+            (None, Some(end)) => end.0,
+            _ => 0,
+        }
+    }
+
+    /// Age of the oldest record not yet applied, in seconds; 0 when there is none.
+    pub fn lag_seconds(&self, now_ms: i64) -> f64 {
+        if self.lag_events() == 0 && self.oldest_ms.is_none() {
+            return 0.0;
+        }
+        let since = self.oldest_ms.or(self.behind_since_ms).unwrap_or(now_ms);
+        (now_ms.saturating_sub(since).max(0)) as f64 / 1000.0
+    }
+
+    /// `running`, `held`, `retrying`, or `recovering`.
+    pub fn state_name(&self) -> &'static str {
+        match self.state {
+            State::Recovering => "recovering",
+            State::Running => "running",
+            State::Retrying { .. } => "retrying",
+            State::Held { .. } => "held",
+        }
+    }
+
+    /// Why it is held, in one word.
+    pub fn reason(&self) -> Option<&'static str> {
+        match &self.state {
+            State::Held { called, .. } => Some(called.name()),
+            _ => None,
+        }
+    }
+
+    /// Why it is held or retrying, in words.
+    pub fn detail(&self) -> Option<&str> {
+        match &self.state {
+            State::Held { detail, .. } | State::Retrying { detail } => Some(detail),
+            State::Recovering | State::Running => None,
+        }
+    }
+}
+
+/// All partitions that this process owns or tries to own.
+#[derive(Default)]
+pub struct StatusBoard {
+    partitions: Mutex<BTreeMap<PartitionId, PartitionStatus>>,
+    member: Mutex<bool>,
+}
+
+impl StatusBoard {
+    /// All partitions, by number.
+    pub fn snapshot(&self) -> Vec<PartitionStatus> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Whether the group has answered at least once: before, nothing here means nothing.
+    pub fn has_joined(&self) -> bool {
+        *self.member.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn joined(&self) {
+        *self.member.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    pub(super) fn show(&self, partition: PartitionId, view: View, owner: &str) {
+        let mut partitions = self.lock();
+        let status = partitions.entry(partition).or_insert_with(|| PartitionStatus {
+            partition,
+            offset: None,
+            end: None,
+            oldest_ms: None,
+            behind_since_ms: None,
+            state: State::Recovering,
+            parked: 0,
+            owner: owner.to_owned(),
+        });
+        status.offset = view.next.or(status.offset);
+        status.oldest_ms = view.oldest_ms;
+        status.state = view.state;
+        status.parked = view.parked;
+    }
+
+    /// Takes note of the log's end; returns the partition as it stands then.
+    pub(super) fn saw_end(&self, partition: PartitionId, end: NextOffset, now_ms: i64) -> Option<PartitionStatus> {
+        let mut partitions = self.lock();
+        let status = partitions.get_mut(&partition)?;
+        status.end = Some(end);
+        if status.lag_events() == 0 {
+            status.behind_since_ms = None;
+        } else if status.behind_since_ms.is_none() {
+            status.behind_since_ms = Some(now_ms);
+        }
+        Some(status.clone())
+    }
+
+    /// The log's end as last seen.
+    pub(super) fn end(&self, partition: PartitionId) -> Option<NextOffset> {
+        self.lock().get(&partition)?.end
+    }
+
+    pub(super) fn forget(&self, partition: PartitionId) {
+        self.lock().remove(&partition);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PartitionId, PartitionStatus>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

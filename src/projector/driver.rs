@@ -1,0 +1,284 @@
+//! Drives one partition: hands what happened to the machine, does what it says, tells what came of it.
+//! In: control messages, records, outcomes, time. Invariant: all decisions are the machine's; an outcome that
+//! belongs to a state that is no more is dropped.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, error, info, warn};
+
+use super::backoff::pause;
+use super::board::StatusBoard;
+use super::effects::Doer;
+use crate::log::{FetchLimits, GroupOffset, LogError, Reader, Role};
+use crate::pure::partition::{Action, Effect, Failure, Input, Outcome, Partition, Remembered, Visible};
+use crate::pure::place::{NextOffset, PartitionId};
+use crate::pure::record::RecordBatch;
+use crate::pure::recovery::{Called, Step};
+use crate::telemetry::Metrics;
+
+/// How often a partition looks after its lease.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the assignment tells a driver.
+#[derive(Debug)]
+pub(super) enum Control {
+    /// Something about the log changed: compare before going on.
+    Compare(String),
+    /// The cache's bound from now on, in bytes.
+    CacheBytes(usize),
+    /// Finish what was begun, then release.
+    Stop,
+}
+
+/// What all drivers of a process share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub metrics: Arc<Metrics>,
+    pub board: Arc<StatusBoard>,
+    pub group: mpsc::Sender<GroupOffset>,
+    pub limits: FetchLimits,
+    pub backoff_max: Duration,
+}
+
+/// One partition's driver.
+pub(super) struct Driver {
+    doer: Doer,
+    shared: Shared,
+    machine: Partition,
+    effects: JoinSet<(u64, Outcome)>,
+    epoch: u64,
+    /// Where to read on, and the reader that is there, if one was made already.
+    place: Option<NextOffset>,
+    reader: Option<Box<dyn Reader>>,
+    cache_bytes: usize,
+}
+
+enum Flow {
+    On,
+    Released,
+}
+
+impl Driver {
+    pub(super) fn new(doer: Doer, shared: Shared, machine: Partition, cache_bytes: usize) -> Self {
+        Self {
+            doer,
+            shared,
+            machine,
+            effects: JoinSet::new(),
+            epoch: 0,
+            place: None,
+            reader: None,
+            cache_bytes,
+        }
+    }
+
+    /// Runs until told to stop; returns what outlives the assignment.
+    pub(super) async fn run(mut self, mut control: mpsc::Receiver<Control>) -> (PartitionId, Remembered) {
+        let partition = self.doer.partition;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut input = Input::Assigned;
+        loop {
+            if let Flow::Released = self.step(input) {
+                break;
+            }
+            input = loop {
+                if let Some(input) = self.next_input(&mut control, &mut tick).await {
+                    break input;
+                }
+            };
+        }
+        if let Err(error) = self.doer.store.release(partition, &self.doer.owner).await {
+            debug!(%partition, %error, "the lease was not given back; it ends by itself");
+        }
+        self.shared.board.forget(partition);
+        self.shared.metrics.forget_partition(partition);
+        (partition, self.machine.remembered())
+    }
+
+    async fn next_input(
+        &mut self,
+        control: &mut mpsc::Receiver<Control>,
+        tick: &mut tokio::time::Interval,
+    ) -> Option<Input> {
+        let wants = self.machine.wants_records() && self.place.is_some();
+        tokio::select! {
+            biased;
+            Some(done) = self.effects.join_next() => match done {
+                Ok((epoch, outcome)) if epoch == self.epoch => Some(Input::Done(outcome)),
+                Ok(_) => None,
+                Err(stopped) if stopped.is_cancelled() => None,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            },
+            told = control.recv() => match told {
+                Some(Control::Compare(why)) => Some(Input::ReaderStopped(why)),
+                Some(Control::CacheBytes(bytes)) => {
+                    self.cache_bytes = bytes;
+                    None
+                }
+                Some(Control::Stop) | None => Some(Input::Stop),
+            },
+            _ = tick.tick() => Some(Input::Tick { cache_bytes: self.cache_bytes }),
+            fetched = fetch(&self.doer, &mut self.reader, self.place, self.shared.limits), if wants => match fetched {
+                Ok(records) if records.next().is_none() => None,
+                Ok(records) => {
+                    self.place = records.next().or(self.place);
+                    self.shared.metrics.consumed(records.len() as u64);
+                    Some(Input::Records(records))
+                }
+                Err(error) => {
+                    self.reader = None;
+                    self.place = None;
+                    Some(Input::ReaderStopped(error.to_string()))
+                }
+            },
+        }
+    }
+
+    fn step(&mut self, input: Input) -> Flow {
+        if let Input::Done(outcome) = &input {
+            self.count(outcome);
+        }
+        let folding = matches!(input, Input::Records(_) | Input::Done(Outcome::Loaded(_)));
+        let started = std::time::Instant::now();
+        let actions = self.machine.on(input, now_ms());
+        if folding {
+            self.shared.metrics.processed(started.elapsed().as_secs_f64());
+        }
+        let mut flow = Flow::On;
+        for action in actions {
+            if let Flow::Released = self.act(action) {
+                flow = Flow::Released;
+            }
+        }
+        let partition = self.doer.partition;
+        self.shared
+            .board
+            .show(partition, self.machine.view(), &self.doer.owner.0);
+        flow
+    }
+
+    fn act(&mut self, action: Action) -> Flow {
+        let partition = self.doer.partition;
+        match action {
+            Action::Do {
+                effect,
+                attempt,
+                because,
+            } => self.start(effect, attempt, &because),
+            Action::Abandon => {
+                self.epoch += 1;
+                self.effects.abort_all();
+                self.reader = None;
+                self.place = None;
+            }
+            Action::Read(from) => {
+                self.reader = None;
+                self.place = Some(from);
+            }
+            Action::Recovered { called, step, detail } => self.recovered(called, step, &detail),
+            Action::Drifted { entity, reason, detail } => {
+                self.shared.metrics.drift(reason);
+                error!(%partition, %entity, reason, detail, "document cannot be read; its events wait for a repair");
+            }
+            Action::Visible(visible) => self.visible(visible),
+            Action::Release => return Flow::Released,
+        }
+        Flow::On
+    }
+
+    fn start(&mut self, effect: Effect, attempt: u32, because: &str) {
+        let wait = pause(attempt, self.shared.backoff_max);
+        if attempt == 1 || (attempt > 1 && attempt.is_power_of_two()) {
+            let partition = self.doer.partition;
+            warn!(%partition, attempt, because, effect = name(&effect), "trying again");
+        }
+        let (doer, epoch) = (self.doer.clone(), self.epoch);
+        self.effects.spawn(async move {
+            tokio::time::sleep(wait).await;
+            (epoch, doer.perform(effect).await)
+        });
+    }
+
+    fn count(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Committed => self.shared.metrics.write("ok"),
+            Outcome::Failed(Effect::Commit(_), Failure::Away(_)) => self.shared.metrics.write("error"),
+            Outcome::Failed(Effect::Commit(_), failure) => {
+                let partition = self.doer.partition;
+                info!(%partition, ?failure, "commit refused; nothing was written");
+            }
+            _ => {}
+        }
+    }
+
+    fn recovered(&self, called: Called, step: Step, detail: &str) {
+        let (partition, recovery) = (self.doer.partition, called.name());
+        let reason = called.drift();
+        if let Some(reason) = reason {
+            self.shared.metrics.drift(reason);
+        }
+        let held = matches!(step, Step::Hold | Step::RewindTo(_));
+        self.shared.metrics.held(partition, held.then_some(recovery));
+        match (held, reason) {
+            (true, _) => error!(%partition, recovery, detail, "held: nothing is written until a person acts"),
+            (false, Some(_)) => warn!(%partition, recovery, detail, "recovered"),
+            (false, None) => info!(%partition, recovery, detail, "recovered"),
+        }
+    }
+
+    fn visible(&mut self, visible: Visible) {
+        let (partition, metrics) = (self.doer.partition, &self.shared.metrics);
+        let next = visible.checkpoint.next;
+        metrics.events(visible.accepted, visible.duplicates, visible.dead_letters);
+        let lag = self.shared.board.end(partition).map_or(0, |end| next.until(end));
+        metrics.committed(partition, lag);
+        let now = now_ms();
+        for timestamp in visible.timestamps_ms.iter().filter(|timestamp| **timestamp >= 0) {
+            metrics.latency(now.saturating_sub(*timestamp).max(0) as f64 / 1000.0);
+        }
+        let metadata = visible.checkpoint.digest.to_string();
+        // Full: a newer offset follows soon, and the group's offset is a hint.
+        let _ = self.shared.group.try_send(GroupOffset {
+            partition,
+            next,
+            metadata,
+        });
+    }
+}
+
+/// The next records of the place that the machine named. Dropping the future loses nothing.
+async fn fetch(
+    doer: &Doer,
+    reader: &mut Option<Box<dyn Reader>>,
+    place: Option<NextOffset>,
+    limits: FetchLimits,
+) -> Result<RecordBatch, LogError> {
+    let reader = match (reader, place) {
+        (Some(reader), _) => reader,
+        (slot, Some(from)) => slot.insert(doer.log.reader(Role::Events, doer.partition, from).await?),
+        (None, None) => return Ok(RecordBatch::default()),
+    };
+    reader.fetch(limits).await
+}
+
+fn name(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Survey { .. } => "survey",
+        Effect::Load { .. } => "load",
+        Effect::AppendDeadLetters { .. } => "append dead letters",
+        Effect::Commit(_) => "commit",
+        Effect::Renew => "renew",
+    }
+}
+
+/// Milliseconds since 1970, by this machine's clock.
+pub fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
+}

@@ -1,0 +1,74 @@
+//! What one atomic step writes, and what a load gives back: the machine's side of the store's seam.
+//! Invariant: a batch holds each touched document once, and its checkpoint covers exactly them.
+
+use std::ops::Range;
+
+use super::checkpoint::{Checkpoint, Identity};
+use super::entity::Entity;
+use super::place::Offset;
+
+/// What the store has of one entity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Neither index nor document know it: it is new.
+    Absent,
+    /// The index knows it, or its key holds another type; there is no readable document. Drift.
+    Unreadable(&'static str),
+    /// Its document, and the part of its state that is not in the document.
+    Document {
+        /// The JSON text, as stored.
+        json: Vec<u8>,
+        /// The state beside it, if any.
+        state: Option<Vec<u8>>,
+    },
+}
+
+/// One document of a batch: ranges into [`Batch::buffer`].
+#[derive(Clone, Debug)]
+pub struct DocumentWrite {
+    /// Whose it is.
+    pub entity: Entity,
+    /// Offset of the last event it includes: its place in the index.
+    pub offset: Offset,
+    /// The JSON text.
+    pub json: Range<u32>,
+    /// State that is not in the document (recent ids, order of sources); `None`: there is none.
+    pub state: Option<Range<u32>>,
+}
+
+/// One accepted event for an entity's stream.
+#[derive(Clone, Debug)]
+pub struct EventWrite {
+    /// Whose it is.
+    pub entity: Entity,
+    /// Its place in the entity's stream: entry id `<seq>-0`.
+    pub seq: u64,
+    /// The event as structured CloudEvents JSON.
+    pub json: Range<u32>,
+}
+
+/// All that one atomic step writes.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The checkpoint that must be there; `None`: there must be none.
+    pub expected: Option<Identity>,
+    /// The checkpoint to write.
+    pub checkpoint: Checkpoint,
+    /// Texts that the ranges below point into.
+    pub buffer: Vec<u8>,
+    /// Each touched document once.
+    pub documents: Vec<DocumentWrite>,
+    /// Accepted events, per entity in order of `seq`. Empty when streams are off.
+    pub events: Vec<EventWrite>,
+    /// Entities to park from now on, with the first offset not applied.
+    pub parked: Vec<(Entity, Offset)>,
+    /// Whether this checkpoint goes into the history too.
+    pub mark: bool,
+}
+
+impl Batch {
+    /// The bytes of a range.
+    pub fn text(&self, range: &Range<u32>) -> &[u8] {
+        &self.buffer[range.start as usize..range.end as usize]
+    }
+}

@@ -1,0 +1,280 @@
+//! The attributes of an event, wherever they stand: in the value (structured mode) or in headers (binary mode).
+//! In: a record. Out: attributes as written, then checked one by one in the order of INTERFACE.md §1.
+
+use std::borrow::Cow;
+
+use super::json::{self, Text, Value};
+use super::{Reason, Rejection, SEQUENCE_MAX};
+use crate::pure::entity::Kind;
+use crate::pure::record::Record;
+use crate::pure::time::Time;
+
+/// How an event stands in its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// The value is the event.
+    Structured,
+    /// Headers are the attributes, the value is `data`.
+    Binary,
+    /// Neither: another content type and no attributes.
+    Foreign,
+}
+
+/// One attribute as it was found.
+#[derive(Clone, Debug)]
+enum Attribute<'a> {
+    Absent,
+    Text(Cow<'a, str>),
+    Number(&'a str),
+    /// Something that no attribute may be.
+    Other(&'static str),
+}
+
+/// The `data` of an event.
+#[derive(Clone, Debug)]
+pub(super) enum Data<'a> {
+    Absent,
+    Object(&'a str),
+    Other(&'static str),
+}
+
+pub(super) struct Attributes<'a> {
+    specversion: Attribute<'a>,
+    id: Attribute<'a>,
+    source: Attribute<'a>,
+    subject: Attribute<'a>,
+    type_name: Attribute<'a>,
+    time: Attribute<'a>,
+    sequence: Attribute<'a>,
+    pub(super) data: Data<'a>,
+    pub(super) mode: Mode,
+}
+
+const JSON_MODE: &str = "application/cloudevents+json";
+const ID_BYTES_MAX: usize = 256;
+const TYPE_BYTES_MAX: usize = 128;
+
+impl<'a> Attributes<'a> {
+    fn none(mode: Mode) -> Self {
+        Self {
+            specversion: Attribute::Absent,
+            id: Attribute::Absent,
+            source: Attribute::Absent,
+            subject: Attribute::Absent,
+            type_name: Attribute::Absent,
+            time: Attribute::Absent,
+            sequence: Attribute::Absent,
+            data: Data::Absent,
+            mode,
+        }
+    }
+
+    fn by_name(&mut self, name: &str) -> Option<&mut Attribute<'a>> {
+        Some(match name {
+            "specversion" => &mut self.specversion,
+            "id" => &mut self.id,
+            "source" => &mut self.source,
+            "subject" => &mut self.subject,
+            "type" => &mut self.type_name,
+            "time" => &mut self.time,
+            "sequence" => &mut self.sequence,
+            _ => return None,
+        })
+    }
+
+    /// Reads what a record has; the rules about its value are checked.
+    pub(super) fn of_record(record: &Record<'a>, max_bytes: usize) -> Result<Self, Rejection> {
+        let value = record.value.unwrap_or_default();
+        match mode(record) {
+            Mode::Structured => Self::structured(value, max_bytes),
+            Mode::Binary => Self::binary(record, value, max_bytes),
+            Mode::Foreign => {
+                object(value, max_bytes, |_, _| {})?;
+                let must = "without ce_ headers the content type must be application/cloudevents+json, or absent";
+                Err(Rejection::new(Reason::NotCloudEvents, must.to_owned()))
+            }
+        }
+    }
+
+    /// Reads a value that is an event.
+    pub(super) fn structured(value: &'a [u8], max_bytes: usize) -> Result<Self, Rejection> {
+        let mut attributes = Self::none(Mode::Structured);
+        let mut half_pair = false;
+        object(value, max_bytes, |name, value| {
+            let name = match name.plain() {
+                Some(name) => Cow::Borrowed(name),
+                None => name.read().unwrap_or_default(),
+            };
+            if name == "data" {
+                attributes.data = match value {
+                    Value::Null => Data::Absent,
+                    Value::Object(text) => Data::Object(text),
+                    other => Data::Other(other.kind()),
+                };
+            } else if let Some(attribute) = attributes.by_name(&name) {
+                *attribute = match value {
+                    Value::Null => Attribute::Absent,
+                    Value::Number(text) => Attribute::Number(text),
+                    Value::String(text) => text.read().map_or(Attribute::Absent, Attribute::Text),
+                    other => Attribute::Other(other.kind()),
+                };
+                half_pair |= matches!(value, Value::String(text) if text.read().is_none());
+            }
+        })?;
+        if half_pair {
+            let detail = "a \\u escape stands for half of a surrogate pair".to_owned();
+            return Err(Rejection::new(Reason::NotJson, detail));
+        }
+        Ok(attributes)
+    }
+
+    fn binary(record: &Record<'a>, value: &'a [u8], max_bytes: usize) -> Result<Self, Rejection> {
+        let mut attributes = Self::none(Mode::Binary);
+        if !value.is_empty() {
+            object(value, max_bytes, |_, _| {})?;
+            attributes.data = std::str::from_utf8(value).map_or(Data::Absent, Data::Object);
+        }
+        for (name, value) in record.headers() {
+            let name = name
+                .strip_prefix(b"ce_")
+                .and_then(|name| std::str::from_utf8(name).ok());
+            let Some(attribute) = name.and_then(|name| attributes.by_name(name)) else {
+                continue;
+            };
+            *attribute = match value.map(std::str::from_utf8) {
+                None => Attribute::Absent,
+                Some(Ok(text)) => Attribute::Text(Cow::Borrowed(text)),
+                Some(Err(_)) => Attribute::Other("not UTF-8"),
+            };
+        }
+        Ok(attributes)
+    }
+
+    /// `id` and `source`, once `specversion` is what it must be.
+    pub(super) fn identity(&self) -> Result<(Cow<'a, str>, Cow<'a, str>), Rejection> {
+        let reject = |detail: String| Rejection::new(Reason::NotCloudEvents, detail);
+        match &self.specversion {
+            Attribute::Text(version) if version == "1.0" => {}
+            other => return Err(reject(format!("specversion {other}: must be \"1.0\""))),
+        }
+        let checked = |name: &str, attribute: &Attribute<'a>| match attribute {
+            Attribute::Text(text) if (1..=ID_BYTES_MAX).contains(&text.len()) => Ok(text.clone()),
+            Attribute::Text(text) if text.len() > ID_BYTES_MAX => Err(reject(format!(
+                "{name} of {} bytes: at most {ID_BYTES_MAX}",
+                text.len()
+            ))),
+            other => Err(reject(format!(
+                "{name} {other}: must be a string of 1–{ID_BYTES_MAX} bytes"
+            ))),
+        };
+        Ok((checked("id", &self.id)?, checked("source", &self.source)?))
+    }
+
+    pub(super) fn subject(&self) -> Result<Cow<'a, str>, Rejection> {
+        match &self.subject {
+            Attribute::Text(subject) => Ok(subject.clone()),
+            other => {
+                let detail = format!("subject {other}: must be run/<id> or worker/<id>");
+                Err(Rejection::new(Reason::BadSubject, detail))
+            }
+        }
+    }
+
+    pub(super) fn type_name(&self, kind: Kind) -> Result<Cow<'a, str>, Rejection> {
+        let reject = |detail: String| Err(Rejection::new(Reason::BadType, detail));
+        let Attribute::Text(name) = &self.type_name else {
+            return reject(format!("type {}: must be a string", self.type_name));
+        };
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_');
+        let starts_right = name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
+        if !starts_right || name.len() > TYPE_BYTES_MAX || !name.bytes().all(legal) {
+            return reject(format!(
+                "type {name:?}: must be 1–{TYPE_BYTES_MAX} of a–z 0–9 . _, a letter first"
+            ));
+        }
+        match kind {
+            Kind::Run if name.starts_with("worker.") => reject(format!("type {name:?} on a run")),
+            Kind::Worker if name.starts_with("run.") => reject(format!("type {name:?} on a worker")),
+            _ => Ok(name.clone()),
+        }
+    }
+
+    pub(super) fn time(&self) -> Result<Option<Time>, Rejection> {
+        let parsed = match &self.time {
+            Attribute::Absent => return Ok(None),
+            Attribute::Text(text) => Time::parse(text),
+            _ => None,
+        };
+        let wrong = || Rejection::new(Reason::BadTime, format!("time {}: must be RFC 3339", self.time));
+        parsed.map(Some).ok_or_else(wrong)
+    }
+
+    pub(super) fn sequence(&self) -> Result<Option<u64>, Rejection> {
+        let text = match &self.sequence {
+            Attribute::Absent => return Ok(None),
+            Attribute::Text(text) => text.as_ref(),
+            Attribute::Number(text) => text,
+            Attribute::Other(_) => "",
+        };
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits
+            .then(|| text.trim_start_matches('0'))
+            .and_then(|text| text.parse().ok());
+        match number.filter(|number| (1..=SEQUENCE_MAX).contains(number)) {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let detail = format!("sequence {}: must be a whole number from 1 to 2^53−1", self.sequence);
+                Err(Rejection::new(Reason::BadSequence, detail))
+            }
+        }
+    }
+}
+
+/// The rules about a value that must be a JSON object.
+fn object<'a>(value: &'a [u8], max_bytes: usize, member: impl FnMut(Text<'a>, Value<'a>)) -> Result<(), Rejection> {
+    if value.is_empty() {
+        return Err(Rejection::new(
+            Reason::EmptyRecord,
+            "the record has no value".to_owned(),
+        ));
+    }
+    if value.len() > max_bytes {
+        let detail = format!("{} bytes: at most {max_bytes} (max_event_bytes)", value.len());
+        return Err(Rejection::new(Reason::TooLarge, detail));
+    }
+    let text = std::str::from_utf8(value)
+        .map_err(|error| Rejection::new(Reason::NotJson, format!("byte {}: not UTF-8", error.valid_up_to())))?;
+    json::read_object(text, member)
+        .map_err(|wrong| Rejection::new(Reason::NotJson, format!("byte {}: {}", wrong.at, wrong.what)))
+}
+
+fn mode(record: &Record<'_>) -> Mode {
+    if !record.has_headers() {
+        return Mode::Structured;
+    }
+    let (mut attributes, mut content_type) = (false, None);
+    for (name, value) in record.headers() {
+        attributes |= name.starts_with(b"ce_");
+        if name.eq_ignore_ascii_case(b"content-type") {
+            content_type = value;
+        }
+    }
+    let media_type = content_type.map(|text| text.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
+    match media_type {
+        Some(media_type) if media_type.eq_ignore_ascii_case(JSON_MODE.as_bytes()) => Mode::Structured,
+        _ if attributes => Mode::Binary,
+        None => Mode::Structured,
+        Some(_) => Mode::Foreign,
+    }
+}
+
+impl std::fmt::Display for Attribute<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Absent => f.write_str("is missing"),
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Number(text) => f.write_str(text),
+            Self::Other(kind) => write!(f, "is {kind}"),
+        }
+    }
+}

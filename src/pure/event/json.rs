@@ -1,0 +1,376 @@
+//! Reads one JSON object by its members: checks the whole text against the grammar, and hands out each member's
+//! value as a slice of it. No copy, no tree. In: UTF-8 text. Invariant: accepts what RFC 8259 accepts, nested at
+//! most [`DEPTH_MAX`] deep; the last of equal keys wins where the caller keeps the last.
+
+use std::borrow::Cow;
+
+/// The deepest nesting read.
+pub const DEPTH_MAX: u32 = 128;
+
+/// A string as it stands between its quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text<'a> {
+    raw: &'a str,
+    escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    /// Its characters; `None` if an escape stands for half of a surrogate pair.
+    pub fn read(self) -> Option<Cow<'a, str>> {
+        if !self.escaped {
+            return Some(Cow::Borrowed(self.raw));
+        }
+        let quoted = format!("\"{}\"", self.raw);
+        serde_json::from_str::<String>(&quoted).ok().map(Cow::Owned)
+    }
+
+    /// Its characters, if none is escaped.
+    pub fn plain(self) -> Option<&'a str> {
+        (!self.escaped).then_some(self.raw)
+    }
+
+    /// Whether it reads as `name`.
+    pub fn is(self, name: &str) -> bool {
+        if self.escaped {
+            self.read().is_some_and(|text| text == name)
+        } else {
+            self.raw == name
+        }
+    }
+}
+
+/// A member's value. Arrays and objects are the text from bracket to bracket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// As it stands.
+    Number(&'a str),
+    /// Between its quotes.
+    String(Text<'a>),
+    /// With its brackets.
+    Array(&'a str),
+    /// With its braces.
+    Object(&'a str),
+}
+
+impl Value<'_> {
+    /// What it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Number(_) => "a number",
+            Self::String(_) => "a string",
+            Self::Array(_) => "an array",
+            Self::Object(_) => "an object",
+        }
+    }
+}
+
+/// Why a text is no JSON object: where, and what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAnObject {
+    /// Byte of the text, 0-based.
+    pub at: usize,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// Calls `member` for each member of the object, in order.
+///
+/// # Errors
+/// The text is no JSON object; some members may have been handed out already.
+pub fn read_object<'a>(text: &'a str, mut member: impl FnMut(Text<'a>, Value<'a>)) -> Result<(), NotAnObject> {
+    let mut scan = Scan { text, at: 0 };
+    scan.skip_space();
+    if scan.peek() != Some(b'{') {
+        return Err(scan.wrong("not an object"));
+    }
+    scan.object(1, &mut member)?;
+    scan.skip_space();
+    if scan.at == text.len() {
+        Ok(())
+    } else {
+        Err(scan.wrong("text after the object"))
+    }
+}
+
+struct Scan<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn wrong(&self, what: &'static str) -> NotAnObject {
+        NotAnObject { at: self.at, what }
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn object(&mut self, depth: u32, member: &mut dyn FnMut(Text<'a>, Value<'a>)) -> Result<(), NotAnObject> {
+        self.at += 1;
+        self.skip_space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.skip_space();
+            if self.peek() != Some(b'"') {
+                return Err(self.wrong("a key must be a string"));
+            }
+            let key = self.string()?;
+            self.skip_space();
+            if self.peek() != Some(b':') {
+                return Err(self.wrong("a colon is missing"));
+            }
+            self.at += 1;
+            let value = self.value(depth)?;
+            member(key, value);
+            self.skip_space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(self.wrong("a comma or a closing brace is missing")),
+            }
+        }
+    }
+
+    fn array(&mut self, depth: u32) -> Result<(), NotAnObject> {
+        self.at += 1;
+        self.skip_space();
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.value(depth)?;
+            self.skip_space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(self.wrong("a comma or a closing bracket is missing")),
+            }
+        }
+    }
+
+    /// A value inside of something `depth` deep.
+    fn value(&mut self, depth: u32) -> Result<Value<'a>, NotAnObject> {
+        self.skip_space();
+        let start = self.at;
+        match self.peek() {
+            Some(b'"') => Ok(Value::String(self.string()?)),
+            Some(b'{' | b'[') if depth == DEPTH_MAX => Err(self.wrong("nested too deep")),
+            Some(b'{') => {
+                self.object(depth + 1, &mut |_, _| {})?;
+                Ok(Value::Object(&self.text[start..self.at]))
+            }
+            Some(b'[') => {
+                self.array(depth + 1)?;
+                Ok(Value::Array(&self.text[start..self.at]))
+            }
+            Some(b't') => self.literal("true", Value::Bool(true)),
+            Some(b'f') => self.literal("false", Value::Bool(false)),
+            Some(b'n') => self.literal("null", Value::Null),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(_) => Err(self.wrong("no value starts like this")),
+            None => Err(self.wrong("the text ends too early")),
+        }
+    }
+
+    fn literal(&mut self, word: &str, value: Value<'a>) -> Result<Value<'a>, NotAnObject> {
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.wrong("no value starts like this"));
+        }
+        self.at += word.len();
+        Ok(value)
+    }
+
+    fn number(&mut self) -> Result<Value<'a>, NotAnObject> {
+        let start = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            _ => self.digits()?,
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(Value::Number(&self.text[start..self.at]))
+    }
+
+    fn digits(&mut self) -> Result<(), NotAnObject> {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        if self.at > start {
+            Ok(())
+        } else {
+            Err(self.wrong("a digit is missing"))
+        }
+    }
+
+    fn string(&mut self) -> Result<Text<'a>, NotAnObject> {
+        self.at += 1;
+        let (start, mut escaped) = (self.at, false);
+        let bytes = self.text.as_bytes();
+        loop {
+            let rest = &bytes[self.at..];
+            // Quote, backslash and controls end a run; all else, ASCII or not, is a character as it stands.
+            let Some(run) = rest
+                .iter()
+                .position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20)
+            else {
+                self.at = bytes.len();
+                return Err(self.wrong("a string is not closed"));
+            };
+            self.at += run;
+            match rest[run] {
+                b'"' => {
+                    let raw = &self.text[start..self.at];
+                    self.at += 1;
+                    return Ok(Text { raw, escaped });
+                }
+                b'\\' => {
+                    escaped = true;
+                    self.escape(rest.get(run + 1).copied())?;
+                }
+                _ => return Err(self.wrong("a control character stands in a string")),
+            }
+        }
+    }
+
+    fn escape(&mut self, letter: Option<u8>) -> Result<(), NotAnObject> {
+        match letter {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => {
+                let hex = self.text.as_bytes().get(self.at + 2..self.at + 6);
+                if !hex.is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) {
+                    return Err(self.wrong("\\u needs four hex digits"));
+                }
+                self.at += 6;
+            }
+            _ => return Err(self.wrong("no such escape")),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+    use std::collections::BTreeMap;
+
+    fn members(text: &str) -> Result<Vec<(String, Value<'_>)>, NotAnObject> {
+        let mut members = Vec::new();
+        read_object(text, |key, value| {
+            members.push((key.read().unwrap_or_default().into_owned(), value))
+        })?;
+        Ok(members)
+    }
+
+    #[test]
+    fn members_come_in_order_with_their_text() {
+        let text = r#" {"a":"x\ny", "b" : [1,{"c":2}] ,"a":-1.5e+3,"d":{ },"e":null,"f":true} "#;
+        let members = members(text).expect("an object");
+        let keys: Vec<_> = members.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["a", "b", "a", "d", "e", "f"]);
+        assert_eq!(members[1].1, Value::Array(r#"[1,{"c":2}]"#));
+        assert_eq!(members[2].1, Value::Number("-1.5e+3"));
+        let Value::String(text) = members[0].1 else {
+            panic!("a string")
+        };
+        assert_eq!(text.read().as_deref(), Some("x\ny"));
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_refused() {
+        let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        assert!(members(&nested(127)).is_ok());
+        assert!(members(&nested(128)).is_err());
+    }
+
+    fn serde_accepts(text: &str) -> bool {
+        serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text).is_ok()
+    }
+
+    /// JSON, and JSON with a few bytes of it changed.
+    fn almost_json() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            Just("-0.5e-7".to_owned()),
+            any::<i64>().prop_map(|n| n.to_string()),
+            "\\PC{0,6}".prop_map(|text| serde_json::to_string(&text).unwrap_or_default()),
+            Just("\"\\u00e9\\n\\/\"".to_owned()),
+        ];
+        let tree = leaf.prop_recursive(3, 12, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(" ,"))),
+                prop::collection::vec(inner, 0..4).prop_map(|items| {
+                    let members: Vec<_> = items
+                        .iter()
+                        .enumerate()
+                        .map(|(i, item)| format!("\"k{i}\":{item}"))
+                        .collect();
+                    format!("{{ {}}}", members.join(","))
+                }),
+            ]
+        });
+        (
+            tree,
+            any::<prop::sample::Index>(),
+            "[\\[\\]{}\",:0-9a-z\\\\ .-]{0,2}",
+            any::<bool>(),
+        )
+            .prop_map(|(json, at, insert, broken)| {
+                let mut text = format!("{{\"x\":{json}}}");
+                let place = at.index(text.len() + 1);
+                if broken && text.is_char_boundary(place) {
+                    text.insert_str(place, &insert);
+                }
+                text
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn it_accepts_what_serde_json_accepts(text in almost_json()) {
+            prop_assert_eq!(members(&text).is_ok(), serde_accepts(&text), "{}", text);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "[\\[\\]{}\",:0-9eE+\\\\u.tfn-]{0,40}") {
+            prop_assert_eq!(members(&text).is_ok(), serde_accepts(&text), "{}", text);
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! One assigned partition: from records to commits, and from anything unexpected back to a place that
+//! store and log vouch for. In: what happened. Out: what is to be done. The driver does it and decides nothing.
+//! Invariant: one commit on its way at most, each a compare-and-set on the checkpoint before it; the cache is
+//! good exactly as long as the store's checkpoint is the expected one. No IO, clock, randomness or async.
+
+mod folding;
+mod running;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use self::running::Running;
+use super::batch::{Batch, Stored};
+use super::cache::{Cache, Coverage};
+use super::checkpoint::{Checkpoint, Identity};
+use super::entity::Entity;
+use super::event::{Reason, Rules};
+use super::place::{NextOffset, Offset, PartitionId};
+use super::record::RecordBatch;
+use super::recovery::{self, Called, Step, Survey};
+
+/// Whether accepted events are kept for streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    /// Each accepted event goes into its entity's stream.
+    Kept,
+    /// None does.
+    Off,
+}
+
+/// What a machine is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// What a legal event is.
+    pub rules: Rules,
+    /// Whether accepted events are kept.
+    pub streams: Streams,
+    /// The most bytes of cached documents; changes with the number of partitions.
+    pub cache_bytes: usize,
+}
+
+/// What a live projector knows of a partition beyond one assignment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The highest offset that it committed to the store: below it, the store lost writes.
+    pub committed: Option<NextOffset>,
+    /// Dead letters below were appended already.
+    pub dead_letters: NextOffset,
+}
+
+/// A record that is no legal event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its place in the batch.
+    pub index: usize,
+    /// The first rule broken.
+    pub reason: Reason,
+    /// In words.
+    pub detail: String,
+}
+
+/// Something to ask of log or store. Asking twice is harmless.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Take the partition and tell all that store and log say of it.
+    Survey {
+        /// The highest offset committed by this projector, which counts like the group's.
+        committed: Option<NextOffset>,
+    },
+    /// Read documents; they count only under one of these checkpoints.
+    Load {
+        /// What the store's checkpoint may be.
+        expected: Vec<Option<Identity>>,
+        /// Whose documents.
+        entities: Vec<Entity>,
+    },
+    /// Append dead letters, and wait until the log has them.
+    AppendDeadLetters {
+        /// Where the original records are.
+        records: Arc<RecordBatch>,
+        /// Which of them, and why.
+        letters: Vec<DeadLetter>,
+    },
+    /// Write a batch.
+    Commit(Arc<Batch>),
+    /// Extend the lease and read the checkpoint.
+    Renew,
+}
+
+/// What came of an effect.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Of a survey.
+    Surveyed(Box<Survey>),
+    /// Of a load: in the order asked.
+    Loaded(Vec<Stored>),
+    /// Of an append: those that the log did not take, and its words.
+    Appended {
+        /// Not acknowledged.
+        failed: Vec<DeadLetter>,
+        /// Why not.
+        detail: String,
+    },
+    /// The batch is in the store.
+    Committed,
+    /// The lease is ours; the checkpoint is this one.
+    Renewed(Option<Checkpoint>),
+    /// Not done, or not known to be.
+    Failed(Effect, Failure),
+}
+
+/// Why an effect was not done.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// No answer, or a refusal that a person must lift: ask again later.
+    Away(String),
+    /// The store has another checkpoint than expected; nothing was written.
+    Refused(Option<Checkpoint>),
+    /// Somebody else may write the partition; nothing was written.
+    NotOwner(String),
+    /// The checkpoint cannot be read.
+    Corrupt(String),
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The partition is ours: begin.
+    Assigned,
+    /// An effect came to its end.
+    Done(Outcome),
+    /// Records, in order.
+    Records(RecordBatch),
+    /// Reading stopped: compare the last applied record before going on.
+    ReaderStopped(String),
+    /// About once a second.
+    Tick {
+        /// The bound of the cache from now on.
+        cache_bytes: usize,
+    },
+    /// Finish what was begun, then release.
+    Stop,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Action {
+    /// Do this, after a pause that grows with `attempt` (0: at once).
+    Do {
+        /// What.
+        effect: Effect,
+        /// How often it failed before.
+        attempt: u32,
+        /// Why it failed last.
+        because: String,
+    },
+    /// Forget every effect on its way: it belongs to a state that is no more.
+    Abandon,
+    /// Read from here on.
+    Read(NextOffset),
+    /// Say so: a recovery was decided.
+    Recovered {
+        /// What it is called.
+        called: Called,
+        /// What is done about it.
+        step: Step,
+        /// In words: what, where, what next.
+        detail: String,
+    },
+    /// Say so: a document is not what the log says.
+    Drifted {
+        /// Whose.
+        entity: Entity,
+        /// INTERFACE.md §5's word.
+        reason: &'static str,
+        /// In words.
+        detail: String,
+    },
+    /// Readers see it now.
+    Visible(Visible),
+    /// Nothing is on its way any more: give the partition up.
+    Release,
+}
+
+/// What one commit made visible.
+#[derive(Clone, Debug)]
+pub struct Visible {
+    /// Where the partition stands.
+    pub checkpoint: Checkpoint,
+    /// Events accepted, duplicates and dead letters since the commit before.
+    pub accepted: u64,
+    /// As in the checkpoint, since the commit before.
+    pub duplicates: u64,
+    /// As in the checkpoint, since the commit before.
+    pub dead_letters: u64,
+    /// Log timestamps of some of its records, evenly spread, at most [`TIMESTAMPS_MAX`]; milliseconds.
+    pub timestamps_ms: Vec<i64>,
+}
+
+/// The most log timestamps that one commit tells.
+pub const TIMESTAMPS_MAX: usize = 64;
+
+enum Phase {
+    Surveying {
+        /// The cache is good if the store still has this checkpoint; `None`: it is empty.
+        kept: Option<Option<Identity>>,
+        attempt: u32,
+    },
+    Running(Box<Running>),
+    Held {
+        called: Called,
+        detail: String,
+        ticks: u32,
+    },
+    Released,
+}
+
+/// What people are shown of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The store's checkpoint, as far as known.
+    pub next: Option<NextOffset>,
+    /// Log timestamp of the oldest record in hand that is not visible yet; milliseconds.
+    pub oldest_ms: Option<i64>,
+    /// In one word.
+    pub state: State,
+    /// Entities whose events wait for a repair.
+    pub parked: usize,
+}
+
+/// A partition's state in one word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Finding out where to start.
+    Recovering,
+    /// Reading, folding, committing.
+    Running,
+    /// Log or store are away.
+    Retrying {
+        /// Why.
+        detail: String,
+    },
+    /// Stopped until a person acts.
+    Held {
+        /// The row of the recovery table.
+        called: Called,
+        /// In words.
+        detail: String,
+    },
+}
+
+/// How many ticks a held partition waits before it looks again.
+const HELD_TICKS: u32 = 5;
+
+/// One assigned partition.
+pub struct Partition {
+    setup: Setup,
+    cache: Cache,
+    parked: BTreeMap<Entity, Offset>,
+    remembered: Remembered,
+    phase: Phase,
+    /// Why the last effect failed, while it is being tried again.
+    trouble: Option<String>,
+    stopping: bool,
+    /// How often reading stopped since the last record.
+    reader_stops: u32,
+}
+
+impl Partition {
+    /// A partition that was just assigned.
+    pub fn new(setup: Setup, remembered: Remembered) -> Self {
+        Self {
+            cache: Cache::new(setup.partition, Coverage::Part),
+            parked: BTreeMap::new(),
+            remembered,
+            phase: Phase::Surveying { kept: None, attempt: 0 },
+            trouble: None,
+            stopping: false,
+            reader_stops: 0,
+            setup,
+        }
+    }
+
+    /// What outlives the assignment.
+    pub fn remembered(&self) -> Remembered {
+        self.remembered
+    }
+
+    /// Whether more records would be taken now.
+    pub fn wants_records(&self) -> bool {
+        matches!(&self.phase, Phase::Running(running) if running.wants_records()) && !self.stopping
+    }
+
+    /// What people are shown.
+    pub fn view(&self) -> View {
+        let state = match (&self.phase, &self.trouble) {
+            (Phase::Held { called, detail, .. }, _) => State::Held {
+                called: *called,
+                detail: detail.clone(),
+            },
+            (_, Some(detail)) => State::Retrying { detail: detail.clone() },
+            (Phase::Running(_), None) => State::Running,
+            (Phase::Surveying { .. } | Phase::Released, None) => State::Recovering,
+        };
+        let running = match &self.phase {
+            Phase::Running(running) => Some(running),
+            _ => None,
+        };
+        View {
+            next: running.map_or(self.remembered.committed, |running| Some(running.next_in_store())),
+            oldest_ms: running.and_then(|running| running.oldest_ms()),
+            state,
+            parked: self.parked.len(),
+        }
+    }
+
+    /// Takes note of what happened at `now_ms`, and tells what is to be done, in order.
+    pub fn on(&mut self, input: Input, now_ms: i64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match input {
+            Input::Assigned => self.survey(0, String::new(), &mut actions),
+            Input::Done(Outcome::Failed(effect, failure)) => self.failed(effect, failure, &mut actions),
+            Input::Done(outcome) => {
+                let settles = match &outcome {
+                    Outcome::Appended { failed, .. } => failed.is_empty(),
+                    Outcome::Renewed(_) => false, // tells nothing of what is being tried again
+                    _ => true,
+                };
+                if settles {
+                    self.trouble = None;
+                }
+                self.done(outcome, now_ms, &mut actions);
+            }
+            Input::Records(records) => self.records(records, now_ms, &mut actions),
+            Input::ReaderStopped(detail) => {
+                self.reader_stops += 1;
+                self.recover(self.reader_stops - 1, detail, &mut actions);
+            }
+            Input::Tick { cache_bytes } => self.tick(cache_bytes, &mut actions),
+            Input::Stop => self.stopping = true,
+        }
+        self.release_if_idle(&mut actions);
+        actions
+    }
+
+    fn done(&mut self, outcome: Outcome, now_ms: i64, actions: &mut Vec<Action>) {
+        match outcome {
+            Outcome::Surveyed(survey) => self.surveyed(*survey, now_ms, actions),
+            Outcome::Loaded(stored) => self.loaded(stored, now_ms, actions),
+            Outcome::Appended { failed, detail } => self.appended(failed, detail, actions),
+            Outcome::Committed => self.committed(actions),
+            Outcome::Renewed(checkpoint) => self.renewed(checkpoint.as_ref(), actions),
+            Outcome::Failed(..) => {}
+        }
+    }
+
+    fn failed(&mut self, effect: Effect, failure: Failure, actions: &mut Vec<Action>) {
+        match failure {
+            Failure::Away(detail) => self.again(effect, detail, actions),
+            Failure::Refused(found) if self.is_our_commit(&effect, found.as_ref()) => self.committed(actions),
+            Failure::Refused(_) => {
+                self.recover(0, "the store has another checkpoint than expected".to_owned(), actions)
+            }
+            Failure::NotOwner(owner) => {
+                let attempt = if let Phase::Surveying { attempt, .. } = self.phase {
+                    attempt + 1
+                } else {
+                    2
+                };
+                self.recover(attempt, format!("the partition is owned by {owner:?}"), actions);
+            }
+            Failure::Corrupt(detail) => self.hold(Called::CheckpointCorrupt, Step::Hold, detail, actions),
+        }
+    }
+
+    /// Asks the same again after a pause.
+    fn again(&mut self, effect: Effect, detail: String, actions: &mut Vec<Action>) {
+        let attempt = match &mut self.phase {
+            Phase::Surveying { attempt, .. } => {
+                *attempt += 1;
+                *attempt
+            }
+            Phase::Running(running) => running.next_attempt(&effect),
+            Phase::Held { .. } | Phase::Released => return,
+        };
+        if attempt == 0 {
+            return; // a renewal: the next tick asks again
+        }
+        self.trouble = Some(detail.clone());
+        actions.push(Action::Do {
+            effect,
+            attempt,
+            because: detail,
+        });
+    }
+
+    /// Drops all that is folded and not committed, and finds out where to start.
+    fn recover(&mut self, attempt: u32, because: String, actions: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Released) {
+            return;
+        }
+        if attempt > 0 {
+            self.trouble = Some(because.clone());
+        }
+        actions.push(Action::Abandon);
+        let kept = match &self.phase {
+            Phase::Running(running) => running.clean_identity(),
+            Phase::Surveying { kept, .. } => kept.clone(),
+            Phase::Held { .. } | Phase::Released => None,
+        };
+        self.phase = Phase::Surveying { kept, attempt };
+        self.survey(attempt, because, actions);
+    }
+
+    fn survey(&self, attempt: u32, because: String, actions: &mut Vec<Action>) {
+        let effect = Effect::Survey {
+            committed: self.remembered.committed,
+        };
+        actions.push(Action::Do {
+            effect,
+            attempt,
+            because,
+        });
+    }
+
+    fn surveyed(&mut self, mut survey: Survey, now_ms: i64, actions: &mut Vec<Action>) {
+        survey.group = survey.group.max(self.remembered.committed);
+        let (step, called) = recovery::decide(&survey);
+        let detail = recovery::explain(&survey, step, called);
+        let start = match step {
+            Step::StartAt(start) | Step::RestoreOr(start) => start,
+            Step::RewindTo(_) | Step::Hold => return self.hold(called, step, detail, actions),
+        };
+        let identity = survey.checkpoint.as_ref().map(Checkpoint::identity);
+        let keeps_cache = match &self.phase {
+            Phase::Surveying { kept: Some(kept), .. } => *kept == identity,
+            _ => false,
+        };
+        if !keeps_cache || called == Called::RetentionGap {
+            let whole = survey.checkpoint.is_none() && start == NextOffset::START;
+            let coverage = if whole { Coverage::Whole } else { Coverage::Part };
+            self.cache = Cache::new(self.setup.partition, coverage);
+        }
+        self.parked = survey.parked.iter().cloned().collect();
+        if survey
+            .checkpoint
+            .as_ref()
+            .is_none_or(|checkpoint| Some(checkpoint.next) < self.remembered.committed)
+        {
+            self.remembered.committed = survey.checkpoint.as_ref().map(|checkpoint| checkpoint.next);
+        }
+        self.setup.rules.partitions = survey.partitions;
+        let fresh = Checkpoint::first(start, &survey.topic_id, survey.partitions);
+        let running = Running::new(survey.checkpoint, fresh, start, now_ms);
+        self.phase = Phase::Running(Box::new(running));
+        actions.push(Action::Recovered { called, step, detail });
+        actions.push(Action::Read(start));
+    }
+
+    fn hold(&mut self, called: Called, step: Step, detail: String, actions: &mut Vec<Action>) {
+        let known = matches!(&self.phase, Phase::Held { called: before, .. } if *before == called);
+        if !known {
+            actions.push(Action::Abandon);
+            actions.push(Action::Recovered {
+                called,
+                step,
+                detail: detail.clone(),
+            });
+        }
+        self.trouble = None;
+        self.phase = Phase::Held {
+            called,
+            detail,
+            ticks: 0,
+        };
+    }
+
+    fn tick(&mut self, cache_bytes: usize, actions: &mut Vec<Action>) {
+        self.setup.cache_bytes = cache_bytes;
+        match &mut self.phase {
+            Phase::Held { ticks, .. } => {
+                *ticks += 1;
+                if *ticks % HELD_TICKS == 0 {
+                    self.survey(0, String::new(), actions);
+                }
+            }
+            Phase::Running(running) if !self.stopping => {
+                if !running.may_renew() {
+                    return;
+                }
+                actions.push(Action::Do {
+                    effect: Effect::Renew,
+                    attempt: 0,
+                    because: String::new(),
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn release_if_idle(&mut self, actions: &mut Vec<Action>) {
+        let idle = match &self.phase {
+            Phase::Running(running) => running.is_idle(),
+            Phase::Surveying { .. } | Phase::Held { .. } => true,
+            Phase::Released => false,
+        };
+        if self.stopping && idle {
+            self.phase = Phase::Released;
+            actions.push(Action::Release);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! A partition that reads, folds and commits: at most one commit on its way, one batch folded behind it.
+//! Invariant: `position` is the checkpoint after all that was folded; `stored` the one the store has.
+
+use std::sync::Arc;
+
+use super::folding::{Folded, Folding, Stage};
+use super::{Action, DeadLetter, Effect, Partition, Phase, Visible};
+use crate::pure::batch::{Batch, Stored};
+use crate::pure::cache::Turn;
+use crate::pure::checkpoint::{Checkpoint, Identity};
+use crate::pure::place::NextOffset;
+use crate::pure::record::RecordBatch;
+
+/// Marks go into the history at most this often.
+const MARK_EVERY_MS: i64 = 1000;
+
+pub(super) struct Running {
+    /// What the store has; `None`: nothing yet.
+    stored: Option<Checkpoint>,
+    /// After everything folded so far.
+    pub(super) position: Checkpoint,
+    /// Whether `position` was ever the identity of a batch: if not, the store has none or `stored`.
+    in_flight: Option<Flight>,
+    pub(super) folding: Option<Folding>,
+    pub(super) turn: Turn,
+    last_mark_ms: Option<i64>,
+    renewing: Option<Renewal>,
+    /// Counts commits that were sent or settled: a checkpoint read before one of them tells nothing.
+    changes: u64,
+    attempts: Attempts,
+    now_ms: i64,
+}
+
+struct Flight {
+    batch: Arc<Batch>,
+    folded: Folded,
+}
+
+struct Renewal {
+    changes: u64,
+}
+
+#[derive(Default)]
+struct Attempts {
+    load: u32,
+    append: u32,
+    commit: u32,
+}
+
+impl Running {
+    pub(super) fn new(stored: Option<Checkpoint>, fresh: Checkpoint, start: NextOffset, now_ms: i64) -> Self {
+        let mut position = stored.clone().unwrap_or(fresh);
+        position.next = start;
+        Self {
+            stored,
+            position,
+            in_flight: None,
+            folding: None,
+            turn: 1,
+            last_mark_ms: None,
+            renewing: None,
+            changes: 0,
+            attempts: Attempts::default(),
+            now_ms,
+        }
+    }
+
+    pub(super) fn wants_records(&self) -> bool {
+        self.folding.is_none()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.folding.is_none() && self.in_flight.is_none()
+    }
+
+    pub(super) fn next_in_store(&self) -> NextOffset {
+        self.stored.as_ref().map_or(NextOffset::START, |stored| stored.next)
+    }
+
+    pub(super) fn oldest_ms(&self) -> Option<i64> {
+        let in_flight = self.in_flight.as_ref().and_then(|flight| flight.folded.first_ms());
+        in_flight.or_else(|| self.folding.as_ref().and_then(Folding::first_ms))
+    }
+
+    /// The identity under which the cache is good; `None` if something folded is not in the store.
+    pub(super) fn clean_identity(&self) -> Option<Option<Identity>> {
+        self.is_idle().then(|| self.stored.as_ref().map(Checkpoint::identity))
+    }
+
+    pub(super) fn may_renew(&mut self) -> bool {
+        let may = self.renewing.is_none();
+        if may {
+            self.renewing = Some(Renewal { changes: self.changes });
+        }
+        may
+    }
+
+    /// How often this effect failed so far, this time included; 0 for one that is not asked again.
+    pub(super) fn next_attempt(&mut self, effect: &Effect) -> u32 {
+        let attempts = match effect {
+            Effect::Load { .. } => &mut self.attempts.load,
+            Effect::AppendDeadLetters { .. } => &mut self.attempts.append,
+            Effect::Commit(_) => &mut self.attempts.commit,
+            Effect::Renew | Effect::Survey { .. } => {
+                self.renewing = None;
+                return 0;
+            }
+        };
+        *attempts += 1;
+        *attempts
+    }
+
+    /// What the store's checkpoint may be while a commit is on its way.
+    fn expected(&self) -> Vec<Option<Identity>> {
+        let mut expected = vec![self.stored.as_ref().map(Checkpoint::identity)];
+        if let Some(flight) = &self.in_flight {
+            expected.push(Some(flight.batch.checkpoint.identity()));
+        }
+        expected
+    }
+
+    /// What the next batch is compared with.
+    fn expected_after_flight(&self) -> Option<Identity> {
+        let flying = self.in_flight.as_ref().map(|flight| &flight.batch.checkpoint);
+        flying.or(self.stored.as_ref()).map(Checkpoint::identity)
+    }
+
+    /// Sends the batch that is ready, if none is on its way.
+    fn send_ready(&mut self, actions: &mut Vec<Action>) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        let Some(Folding {
+            stage: Stage::Ready, ..
+        }) = &self.folding
+        else {
+            return;
+        };
+        let Some(Folding {
+            folded: Some(mut folded),
+            ..
+        }) = self.folding.take()
+        else {
+            return;
+        };
+        let Some(mut batch) = folded.batch.take() else { return };
+        batch.expected = self.expected_after_flight();
+        let due = self
+            .last_mark_ms
+            .is_none_or(|last| self.now_ms.saturating_sub(last) >= MARK_EVERY_MS);
+        batch.mark = due;
+        if due {
+            self.last_mark_ms = Some(self.now_ms);
+        }
+        let batch = Arc::new(batch);
+        self.in_flight = Some(Flight {
+            batch: Arc::clone(&batch),
+            folded,
+        });
+        self.changes += 1;
+        self.attempts.commit = 0;
+        actions.push(Action::Do {
+            effect: Effect::Commit(batch),
+            attempt: 0,
+            because: String::new(),
+        });
+    }
+}
+
+impl Partition {
+    pub(super) fn records(&mut self, records: RecordBatch, now_ms: i64, actions: &mut Vec<Action>) {
+        let stopping = self.stopping;
+        let Phase::Running(running) = &mut self.phase else {
+            return;
+        };
+        if running.folding.is_some() || stopping {
+            return; // not asked for; they will be read again after a recovery, never skipped
+        }
+        self.reader_stops = 0;
+        running.now_ms = now_ms;
+        let mut records = records;
+        records.skip_below(running.position.next);
+        if records.next().is_none_or(|next| next <= running.position.next) {
+            return;
+        }
+        running.turn += 1;
+        let turn = running.turn;
+        let folding = Folding::begin(records, &mut self.cache, &self.parked, turn);
+        let entities = folding.missing();
+        running.folding = Some(folding);
+        if entities.is_empty() {
+            return self.fold(now_ms, actions);
+        }
+        running.attempts.load = 0;
+        let effect = Effect::Load {
+            expected: running.expected(),
+            entities,
+        };
+        actions.push(Action::Do {
+            effect,
+            attempt: 0,
+            because: String::new(),
+        });
+    }
+
+    pub(super) fn loaded(&mut self, stored: Vec<Stored>, now_ms: i64, actions: &mut Vec<Action>) {
+        let Phase::Running(running) = &mut self.phase else {
+            return;
+        };
+        let Some(folding) = &mut running.folding else { return };
+        if !matches!(folding.stage, Stage::Loading) {
+            return;
+        }
+        folding.take_loaded(stored, &mut self.cache, actions);
+        self.fold(now_ms, actions);
+    }
+
+    fn fold(&mut self, now_ms: i64, actions: &mut Vec<Action>) {
+        let Phase::Running(running) = &mut self.phase else {
+            return;
+        };
+        let Some(folding) = &mut running.folding else { return };
+        let letters = folding.fold(
+            &self.setup,
+            &mut self.cache,
+            &mut self.parked,
+            &mut running.position,
+            now_ms,
+        );
+        let watermark = self.remembered.dead_letters;
+        let records = folding.records();
+        let letters: Vec<DeadLetter> = letters
+            .into_iter()
+            .filter(|letter| !watermark.is_past(records.get(letter.index).offset))
+            .collect();
+        if letters.is_empty() {
+            folding.stage = Stage::Ready;
+            return running.send_ready(actions);
+        }
+        folding.stage = Stage::Appending;
+        running.attempts.append = 0;
+        let effect = Effect::AppendDeadLetters { records, letters };
+        actions.push(Action::Do {
+            effect,
+            attempt: 0,
+            because: String::new(),
+        });
+    }
+
+    pub(super) fn appended(&mut self, failed: Vec<DeadLetter>, detail: String, actions: &mut Vec<Action>) {
+        let Phase::Running(running) = &mut self.phase else {
+            return;
+        };
+        let Some(folding) = &mut running.folding else { return };
+        if !matches!(folding.stage, Stage::Appending) {
+            return;
+        }
+        if !failed.is_empty() {
+            let effect = Effect::AppendDeadLetters {
+                records: folding.records(),
+                letters: failed,
+            };
+            return self.again(effect, detail, actions);
+        }
+        folding.stage = Stage::Ready;
+        self.remembered.dead_letters = self.remembered.dead_letters.max(running.position.next);
+        running.send_ready(actions);
+    }
+
+    pub(super) fn committed(&mut self, actions: &mut Vec<Action>) {
+        self.trouble = None;
+        let Phase::Running(running) = &mut self.phase else {
+            return;
+        };
+        let Some(Flight { batch, folded }) = running.in_flight.take() else {
+            return;
+        };
+        let before = running.stored.replace(batch.checkpoint.clone());
+        running.changes += 1;
+        let checkpoint = batch.checkpoint.clone();
+        self.remembered.committed = self.remembered.committed.max(Some(checkpoint.next));
+        let counts = before.map_or([0; 3], |before| {
+            [before.accepted, before.duplicates, before.dead_letters]
+        });
+        actions.push(Action::Visible(Visible {
+            accepted: checkpoint.accepted.saturating_sub(counts[0]),
+            duplicates: checkpoint.duplicates.saturating_sub(counts[1]),
+            dead_letters: checkpoint.dead_letters.saturating_sub(counts[2]),
+            timestamps_ms: folded.timestamps_ms,
+            checkpoint,
+        }));
+        // A batch folded and not yet on its way has touched slots of the turn in hand.
+        self.cache.shrink(self.setup.cache_bytes, running.turn);
+        running.send_ready(actions);
+    }
+
+    pub(super) fn is_our_commit(&self, effect: &Effect, found: Option<&Checkpoint>) -> bool {
+        match (effect, found) {
+            (Effect::Commit(batch), Some(found)) => found.identity() == batch.checkpoint.identity(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn renewed(&mut self, checkpoint: Option<&Checkpoint>, actions: &mut Vec<Action>) {
+        let Phase::Running(running) = &mut self.phase else {
+            return;
+        };
+        let Some(renewal) = running.renewing.take() else { return };
+        let settled = renewal.changes == running.changes && running.in_flight.is_none();
+        if settled && checkpoint.map(Checkpoint::identity) != running.stored.as_ref().map(Checkpoint::identity) {
+            self.recover(0, "the store's checkpoint changed".to_owned(), actions);
+        }
+    }
+}

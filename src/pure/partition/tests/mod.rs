@@ -1,0 +1,209 @@
+//! The machine over a log and a store in memory, under every fault that both can show it.
+
+mod world;
+
+use proptest::prelude::*;
+
+use self::world::{Dice, World, fold, messy_log};
+use super::{Input, State};
+use crate::pure::checkpoint::{Checkpoint, PROJECTION_VERSION};
+use crate::pure::place::NextOffset;
+use crate::pure::recovery::Called;
+
+/// So small that documents are let go and read again all the time.
+const TINY_CACHE: usize = 1500;
+
+fn run(seed: u64, records: usize) -> (World, Dice) {
+    let mut dice = Dice::new(seed);
+    let log = messy_log(&mut dice, records);
+    let cache_bytes = if dice.one_in(2) { TINY_CACHE } else { 1 << 20 };
+    (World::new(log, cache_bytes), dice)
+}
+
+#[test]
+fn a_clean_run_equals_the_fold_and_appends_each_dead_letter_once() {
+    for seed in 0..20 {
+        let (mut world, mut dice) = run(seed, 200);
+        world.settle(&mut dice);
+        world.check_all();
+        let (_, checkpoint) = fold(&world.log, world.end());
+        assert!(
+            checkpoint.dead_letters > 0 && checkpoint.duplicates > 0,
+            "seed {seed}: an empty pass"
+        );
+        assert_eq!(world.dead_letters.len() as u64, checkpoint.dead_letters, "seed {seed}");
+        assert_eq!(world.named, [Called::FirstStart]);
+    }
+}
+
+#[test]
+fn a_flush_while_serving_is_named_and_redone() {
+    let (mut world, mut dice) = run(1, 100);
+    world.settle(&mut dice);
+    world.store = world::StoreState::default();
+    world.input(Input::Tick {
+        cache_bytes: TINY_CACHE,
+    });
+    world.settle(&mut dice);
+    world.check_all();
+    assert_eq!(world.named.last(), Some(&Called::SinkLost));
+}
+
+#[test]
+fn an_older_store_is_named_also_when_the_group_lags() {
+    let (mut world, mut dice) = run(2, 100);
+    let mut old = None;
+    while world
+        .store
+        .checkpoint
+        .as_ref()
+        .is_none_or(|checkpoint| checkpoint.next < NextOffset(60))
+    {
+        world.feed(5);
+        world.perform(&mut dice, u64::MAX);
+        if world
+            .store
+            .checkpoint
+            .as_ref()
+            .is_some_and(|checkpoint| checkpoint.next > NextOffset(20))
+            && old.is_none()
+        {
+            old = Some(world.store.clone());
+        }
+    }
+    world.store = old.expect("an older store");
+    world.group = None;
+    world.settle(&mut dice);
+    world.check_all();
+    assert_eq!(world.named.last(), Some(&Called::SinkRolledBack));
+}
+
+#[test]
+fn a_missing_document_parks_its_entity_and_the_others_go_on() {
+    let (mut world, mut dice) = run(4, 300);
+    let log = world.log.clone();
+    while world.store.documents.len() < 4 {
+        world.feed(3);
+        world.perform(&mut dice, u64::MAX);
+    }
+    let (victim, _) = world.store.documents.pop_first().expect("a document");
+    world.crash();
+    world.settle(&mut dice);
+    assert!(
+        world.drifted.contains(&(victim.clone(), "missing_document")),
+        "{:?}",
+        world.drifted
+    );
+    assert!(world.store.parked.contains_key(&victim));
+    let (documents, _) = fold(&log, world.end());
+    for (entity, json) in documents.iter().filter(|(entity, _)| **entity != victim) {
+        assert_eq!(
+            world.store.documents.get(entity).map(|(json, _)| json),
+            Some(json),
+            "{entity}"
+        );
+    }
+    assert!(
+        !world.store.documents.contains_key(&victim),
+        "a lost document was taken for a new one"
+    );
+}
+
+#[test]
+fn a_held_partition_writes_nothing_and_goes_on_when_the_cause_is_gone() {
+    let (mut world, mut dice) = run(5, 50);
+    let mut foreign = Checkpoint::first(NextOffset(3), "topic", 1);
+    foreign.projection_version = PROJECTION_VERSION + 1;
+    world.store.checkpoint = Some(foreign.clone());
+    for _ in 0..50 {
+        world.feed(5);
+        world.perform(&mut dice, u64::MAX);
+        world.input(Input::Tick {
+            cache_bytes: TINY_CACHE,
+        });
+    }
+    assert_eq!(world.store.checkpoint, Some(foreign));
+    assert!(matches!(
+        world.machine.view().state,
+        State::Held {
+            called: Called::ProjectionVersionChanged,
+            ..
+        }
+    ));
+    assert_eq!(world.named, [Called::ProjectionVersionChanged], "it is said once");
+    world.store.checkpoint = None;
+    for _ in 0..10 {
+        world.input(Input::Tick {
+            cache_bytes: TINY_CACHE,
+        });
+    }
+    world.settle(&mut dice);
+    world.check_all();
+}
+
+#[test]
+fn dead_letters_are_not_repeated_after_a_recovery_in_a_live_projector() {
+    let (mut world, mut dice) = run(6, 200);
+    while world.dead_letters.is_empty() {
+        world.feed(5);
+        world.perform(&mut dice, u64::MAX);
+    }
+    for _ in 0..5 {
+        world.input(Input::ReaderStopped("broker went away".to_owned()));
+        for _ in 0..20 {
+            world.feed(5);
+            world.perform(&mut dice, u64::MAX);
+        }
+    }
+    world.settle(&mut dice);
+    world.check_all();
+    let (_, checkpoint) = fold(&world.log, world.end());
+    assert_eq!(world.dead_letters.len() as u64, checkpoint.dead_letters);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 60 } else { 1000 }))]
+
+    /// Crashes between fold, store commit and group commit; lost answers; a store that goes back or is lost.
+    #[test]
+    fn no_fault_leaves_a_document_that_is_not_the_fold(seed in any::<u64>()) {
+        let (mut world, mut dice) = run(seed, 80);
+        let mut old = vec![world.store.clone()];
+        let (crash_in, lose_in) = (20 + dice.below(80), 40 + dice.below(200));
+        for _ in 0..400 {
+            match dice.below(4) {
+                0 => { world.feed(1 + dice.below(9) as usize); }
+                1 | 2 => { world.perform(&mut dice, 15); }
+                _ => world.input(Input::Tick { cache_bytes: TINY_CACHE }),
+            }
+            if dice.one_in(crash_in) {
+                world.crash();
+            }
+            if dice.one_in(25) {
+                old.push(world.store.clone());
+            }
+            if dice.one_in(lose_in) {
+                world.store = old[dice.below(old.len() as u64) as usize].clone();
+            }
+            if dice.one_in(40) {
+                world.input(Input::ReaderStopped("leader epoch".to_owned()));
+            }
+            if dice.one_in(10) {
+                world.check_documents();
+            }
+        }
+        world.settle(&mut dice);
+        world.check_all();
+    }
+
+    /// Any split into batches gives the same bytes.
+    #[test]
+    fn batches_do_not_show_in_the_documents(seed in any::<u64>(), size in 1_usize..60) {
+        let (mut world, mut dice) = run(seed, 120);
+        while world.store.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.next < world.end()) {
+            world.feed(size);
+            world.perform(&mut dice, u64::MAX);
+        }
+        world.check_all();
+    }
+}
