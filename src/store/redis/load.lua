@@ -1,0 +1,42 @@
+#!lua flags=no-writes
+-- Reads documents with the checkpoint they count under.
+-- KEYS: checkpoint, index of runs, index of workers, then per entity: document, state.
+-- ARGV: number of expected checkpoints, per one: '' or '1' and its four fields; per entity: index (2 or 3), id.
+-- Reply: {'refused', field, value, …}, or per entity: {0} (new), {1, JSON, state or nil}, {2, why}.
+local found = redis.call('HMGET', KEYS[1], 'offset', 'last_record', 'digest', 'intent')
+local exists = redis.call('EXISTS', KEYS[1]) == 1
+local candidates = tonumber(ARGV[1])
+local same = false
+for i = 0, candidates - 1 do
+  local at = 2 + i * 5
+  if ARGV[at] == '' then
+    same = same or not exists
+  else
+    same = same or (found[1] == ARGV[at + 1] and found[2] == ARGV[at + 2]
+      and found[3] == ARGV[at + 3] and found[4] == ARGV[at + 4])
+  end
+end
+if not same then
+  local reply = redis.call('HGETALL', KEYS[1])
+  table.insert(reply, 1, 'refused')
+  return reply
+end
+local reply, arg = {}, 1 + candidates * 5
+for key = 4, #KEYS, 2 do
+  local json = redis.pcall('GET', KEYS[key])
+  if type(json) == 'table' then
+    reply[#reply + 1] = {2, 'document_corrupt'}
+  elseif json then
+    local state = redis.pcall('GET', KEYS[key + 1])
+    if type(state) == 'table' then
+      state = 'of another type'
+    end
+    reply[#reply + 1] = {1, json, state}
+  elseif redis.call('ZSCORE', KEYS[tonumber(ARGV[arg + 1])], ARGV[arg + 2]) then
+    reply[#reply + 1] = {2, 'missing_document'}
+  else
+    reply[#reply + 1] = {0}
+  end
+  arg = arg + 2
+end
+return reply

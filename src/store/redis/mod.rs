@@ -1,0 +1,321 @@
+//! Documents in Redis. In: batches. Out: one script per batch and partition, which compares owner and checkpoint
+//! before its first write, so that a batch is there as a whole or not at all.
+//! Invariant: a script that was sent twice writes once. Scripts are called by hash and loaded when the server
+//! does not know them (restart, failover, SCRIPT FLUSH).
+
+mod connect;
+mod keys;
+mod read;
+mod reply;
+mod script;
+
+use std::time::Duration;
+
+pub use self::keys::document_key;
+use async_trait::async_trait;
+
+use self::connect::{BATCH_LANES, CONTROL_LANE, Connections};
+use self::keys::Keys;
+use self::reply::Reply;
+use self::script::Call;
+use super::{Batch, ListQuery, Opened, Owner, Store, StoreError, Stored, StreamEntry};
+use crate::pure::checkpoint::{Checkpoint, FIELDS, Identity};
+use crate::pure::entity::{Entity, Kind};
+use crate::pure::place::{NextOffset, Offset, PartitionId};
+
+/// The most marks read when a partition is opened.
+const MARKS_MAX: usize = 1000;
+
+/// What a Redis store is made with.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// `redis://…`, `rediss://…`, `redis+cluster://…`, `redis+sentinel://…`; may hold a password.
+    pub url: String,
+    /// One complete set of documents and checkpoints.
+    pub namespace: String,
+    /// How long one call may take.
+    pub timeout: Duration,
+    /// Events kept per entity's stream.
+    pub events_kept: u64,
+    /// Marks kept in the history.
+    pub history_kept: usize,
+    /// Go on although Redis may evict keys.
+    pub allow_eviction: bool,
+}
+
+/// A store of documents in Redis.
+pub struct RedisStore {
+    settings: RedisSettings,
+    connections: Connections,
+}
+
+impl RedisStore {
+    /// A store that connects when it is first used.
+    ///
+    /// # Errors
+    /// `Rejected`: the address is not one.
+    pub fn new(settings: RedisSettings) -> Result<Self, StoreError> {
+        let connections = Connections::new(&settings.url, settings.timeout)?;
+        Ok(Self { settings, connections })
+    }
+
+    fn keys(&self, partition: PartitionId) -> Keys {
+        Keys::new(&self.settings.namespace, partition)
+    }
+
+    async fn call(&self, lane: usize, partition: PartitionId, call: Call<'_>) -> Result<Reply, StoreError> {
+        match call.send(&self.connections, lane).await {
+            Ok(value) => Reply::read(partition, value),
+            Err(StoreError::Unreachable { detail, .. }) if detail.contains("WRONGTYPE") => Err(reply::corrupt(
+                partition,
+                "owner, checkpoint, checkpoints or parked",
+                detail,
+            )),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The number of partitions that any other checkpoint of the namespace was made with.
+    async fn partitions_of_others(&self) -> Result<Option<u32>, StoreError> {
+        for partition in 0..PARTITIONS_LOOKED_AT {
+            let key = self.keys(PartitionId(partition)).checkpoint();
+            let mut command = redis::cmd("HGET");
+            command.arg(key).arg("partitions");
+            let value = self.connections.query(CONTROL_LANE, &command).await?;
+            if let Some(number) = reply::text(&value).and_then(|text| text.parse().ok()) {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Checkpoints looked at for the number of partitions: with that many idle partitions there is no key to be moved.
+const PARTITIONS_LOOKED_AT: u32 = 64;
+
+fn lane(partition: PartitionId) -> usize {
+    partition.0 as usize % BATCH_LANES
+}
+
+/// Place of a kind's index among the keys of a script, 1-based.
+fn index_key(kind: Kind, runs: u8) -> String {
+    match kind {
+        Kind::Run => runs.to_string(),
+        Kind::Worker => (runs + 1).to_string(),
+    }
+}
+
+fn push_identity(call: &mut Call<'_>, identity: Option<&Identity>) {
+    match identity {
+        None => (0..5).for_each(|_| call.argument("")),
+        Some(identity) => {
+            call.argument("1");
+            identity.fields().into_iter().for_each(|field| call.argument(field));
+        }
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn check(&self) -> Result<Vec<String>, StoreError> {
+        read::check(&self.connections, &self.settings).await
+    }
+
+    async fn open(&self, partition: PartitionId, owner: &Owner, lease: Duration) -> Result<Opened, StoreError> {
+        let keys = self.keys(partition);
+        let mut call = Call::open();
+        for key in [keys.owner(), keys.checkpoint(), keys.checkpoints(), keys.parked()] {
+            call.key(key);
+        }
+        call.argument(owner.0.as_str());
+        call.argument(lease.as_millis().to_string());
+        call.argument(MARKS_MAX.to_string());
+        let opened = self.call(CONTROL_LANE, partition, call).await?;
+        let (checkpoint, parked, marks) = opened.opened(partition, &keys)?;
+        let namespace_partitions = match &checkpoint {
+            Some(checkpoint) => Some(checkpoint.partitions),
+            None => self.partitions_of_others().await?,
+        };
+        Ok(Opened {
+            checkpoint,
+            marks,
+            namespace_partitions,
+            parked,
+        })
+    }
+
+    async fn renew(
+        &self,
+        partition: PartitionId,
+        owner: &Owner,
+        lease: Duration,
+    ) -> Result<Option<Checkpoint>, StoreError> {
+        let keys = self.keys(partition);
+        let mut call = Call::renew();
+        call.key(keys.owner());
+        call.key(keys.checkpoint());
+        call.argument(owner.0.as_str());
+        call.argument(lease.as_millis().to_string());
+        let renewed = self.call(CONTROL_LANE, partition, call).await?;
+        renewed.checkpoint(partition, &keys)
+    }
+
+    async fn release(&self, partition: PartitionId, owner: &Owner) -> Result<(), StoreError> {
+        let mut call = Call::release();
+        call.key(self.keys(partition).owner());
+        call.argument(owner.0.as_str());
+        self.call(CONTROL_LANE, partition, call).await.map(|_| ())
+    }
+
+    async fn load(
+        &self,
+        partition: PartitionId,
+        expected: &[Option<Identity>],
+        entities: &[Entity],
+    ) -> Result<Vec<Stored>, StoreError> {
+        let keys = self.keys(partition);
+        let mut call = Call::load();
+        for key in [keys.checkpoint(), keys.index(Kind::Run), keys.index(Kind::Worker)] {
+            call.key(key);
+        }
+        call.argument(expected.len().to_string());
+        for identity in expected {
+            push_identity(&mut call, identity.as_ref());
+        }
+        for entity in entities {
+            call.key(keys.document(entity));
+            call.key(keys.state(entity));
+            call.argument(index_key(entity.kind(), 2));
+            call.argument(entity.id());
+        }
+        let loaded = self.call(lane(partition), partition, call).await?;
+        loaded.loaded(partition, entities.len())
+    }
+
+    async fn commit(&self, partition: PartitionId, owner: &Owner, batch: &Batch) -> Result<(), StoreError> {
+        let keys = self.keys(partition);
+        let call = self.commit_call(&keys, owner, batch);
+        match self.call(lane(partition), partition, call).await? {
+            Reply::Ok(values) => {
+                let foreign = values.first().and_then(reply::number).unwrap_or(0);
+                if foreign > 0 {
+                    tracing::warn!(%partition, streams = foreign, "keys of another type were in the place of event streams; replaced");
+                }
+                Ok(())
+            }
+            other => Err(other.unexpected(partition)),
+        }
+    }
+
+    async fn checkpoint(&self, partition: PartitionId) -> Result<Option<Checkpoint>, StoreError> {
+        read::checkpoint(&self.connections, partition, &self.keys(partition)).await
+    }
+
+    async fn history(&self, partition: PartitionId, limit: usize) -> Result<Vec<Checkpoint>, StoreError> {
+        read::history(&self.connections, partition, &self.keys(partition), limit).await
+    }
+
+    async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError> {
+        read::owner(&self.connections, &self.keys(partition)).await
+    }
+
+    async fn parked(&self, partition: PartitionId) -> Result<Vec<(Entity, Offset)>, StoreError> {
+        read::parked(&self.connections, &self.keys(partition)).await
+    }
+
+    async fn document(&self, partition: PartitionId, entity: &Entity) -> Result<Option<Vec<u8>>, StoreError> {
+        read::document(&self.connections, partition, &self.keys(partition), entity).await
+    }
+
+    async fn list(&self, partition: PartitionId, query: &ListQuery) -> Result<Vec<(NextOffset, Vec<u8>)>, StoreError> {
+        read::list(&self.connections, partition, &self.keys(partition), query).await
+    }
+
+    async fn events(
+        &self,
+        partition: PartitionId,
+        entity: &Entity,
+        after: u64,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<StreamEntry>, StoreError> {
+        read::events(
+            &self.connections,
+            partition,
+            &self.keys(partition).events(entity),
+            (after, limit),
+            wait,
+        )
+        .await
+    }
+}
+
+impl RedisStore {
+    fn commit_call<'a>(&self, keys: &Keys, owner: &Owner, batch: &'a Batch) -> Call<'a> {
+        let mut call = Call::commit();
+        let indexes = [keys.index(Kind::Run), keys.index(Kind::Worker)];
+        for key in [keys.owner(), keys.checkpoint(), keys.checkpoints(), keys.parked()]
+            .into_iter()
+            .chain(indexes)
+        {
+            call.key(key);
+        }
+        call.argument(owner.0.as_str());
+        push_identity(&mut call, batch.expected.as_ref());
+        call.argument(self.settings.events_kept.to_string());
+        call.argument(self.settings.history_kept.to_string());
+        call.argument(if batch.mark { "1" } else { "" });
+        let streams = by_entity(batch);
+        let states = batch
+            .documents
+            .iter()
+            .filter(|document| document.state.is_some())
+            .count();
+        for number in [batch.documents.len(), states, streams.len(), batch.parked.len()] {
+            call.argument(number.to_string());
+        }
+        for (name, value) in FIELDS.iter().zip(batch.checkpoint.fields()) {
+            call.argument(*name);
+            call.argument(value);
+        }
+        for document in &batch.documents {
+            call.key(keys.document(&document.entity));
+            call.argument(index_key(document.entity.kind(), 5));
+            call.argument(document.entity.id());
+            call.argument(document.offset.to_string());
+            call.bytes(batch.text(&document.json));
+        }
+        for document in &batch.documents {
+            if let Some(state) = &document.state {
+                call.key(keys.state(&document.entity));
+                call.bytes(batch.text(state));
+            }
+        }
+        for events in streams {
+            call.key(keys.events(&batch.events[events[0]].entity));
+            call.argument(events.len().to_string());
+            for i in events {
+                call.argument(batch.events[i].seq.to_string());
+                call.bytes(batch.text(&batch.events[i].json));
+            }
+        }
+        for (entity, offset) in &batch.parked {
+            call.argument(entity.subject());
+            call.argument(offset.to_string());
+        }
+        call
+    }
+}
+
+/// Places of each entity's events, in order of `seq`.
+fn by_entity(batch: &Batch) -> Vec<Vec<usize>> {
+    let mut places: Vec<usize> = (0..batch.events.len()).collect();
+    places.sort_by(|a, b| {
+        let key = |i: usize| (batch.events[i].entity.subject(), batch.events[i].seq);
+        key(*a).cmp(&key(*b))
+    });
+    places
+        .chunk_by(|a, b| batch.events[*a].entity == batch.events[*b].entity)
+        .map(<[usize]>::to_vec)
+        .collect()
+}

@@ -1,0 +1,270 @@
+//! Reading beside the projector: documents, lists, streams, checkpoints; and whether the server can be trusted.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+use tokio::time::Instant;
+
+use super::RedisSettings;
+use super::connect::{CONTROL_LANE, Connections, READ_LANE};
+use super::keys::Keys;
+use super::reply::{self, bytes, list as items, text};
+use super::script::Call;
+use crate::pure::checkpoint::Checkpoint;
+use crate::pure::entity::{Entity, ID_BYTES_MAX};
+use crate::pure::place::{NextOffset, Offset, PartitionId};
+use crate::store::{ListQuery, Owner, StoreError, StreamEntry};
+
+/// How often a waiting reader looks for new events.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Redis of this version and later has the script flags that a commit relies on.
+const VERSION_MIN: u32 = 7;
+
+fn command(words: &[&str]) -> Cmd {
+    let mut command = Cmd::new();
+    for word in words {
+        command.arg(word);
+    }
+    command
+}
+
+pub(super) async fn checkpoint(
+    connections: &Connections,
+    partition: PartitionId,
+    keys: &Keys,
+) -> Result<Option<Checkpoint>, StoreError> {
+    let key = keys.checkpoint();
+    let fields = connections.query(READ_LANE, &command(&["HGETALL", &key])).await?;
+    let flat: Vec<Value> = match fields {
+        Value::Map(pairs) => pairs.into_iter().flat_map(|(name, value)| [name, value]).collect(),
+        Value::Array(values) => values,
+        _ => Vec::new(),
+    };
+    reply::checkpoint(partition, &key, &flat)
+}
+
+pub(super) async fn history(
+    connections: &Connections,
+    _partition: PartitionId,
+    keys: &Keys,
+    limit: usize,
+) -> Result<Vec<Checkpoint>, StoreError> {
+    let limit = limit.to_string();
+    let entries = command(&["XREVRANGE", &keys.checkpoints(), "+", "-", "COUNT", &limit]);
+    Ok(reply::marks(&connections.query(READ_LANE, &entries).await?))
+}
+
+pub(super) async fn owner(connections: &Connections, keys: &Keys) -> Result<Option<Owner>, StoreError> {
+    let value = connections.query(READ_LANE, &command(&["GET", &keys.owner()])).await?;
+    Ok(text(&value).map(|owner| Owner(owner.to_owned())))
+}
+
+pub(super) async fn parked(connections: &Connections, keys: &Keys) -> Result<Vec<(Entity, Offset)>, StoreError> {
+    let value = connections
+        .query(READ_LANE, &command(&["HGETALL", &keys.parked()]))
+        .await?;
+    Ok(reply::parked(items(&value)))
+}
+
+pub(super) async fn document(
+    connections: &Connections,
+    partition: PartitionId,
+    keys: &Keys,
+    entity: &Entity,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let key = keys.document(entity);
+    match connections.query(READ_LANE, &command(&["GET", &key])).await {
+        Ok(Value::Nil) => Ok(None),
+        Ok(value) => Ok(bytes(value)),
+        Err(StoreError::Unreachable { detail, .. }) if detail.contains("WRONGTYPE") => Err(reply::corrupt(
+            partition,
+            &key,
+            "must be a string, and is of another type".to_owned(),
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) async fn list(
+    connections: &Connections,
+    partition: PartitionId,
+    keys: &Keys,
+    query: &ListQuery,
+) -> Result<Vec<(NextOffset, Vec<u8>)>, StoreError> {
+    if query.limit == 0 {
+        return Ok(Vec::new());
+    }
+    let (first, last) = (query.skip.to_string(), (query.skip + query.limit - 1).to_string());
+    let range = command(&["ZREVRANGE", &keys.index(query.kind), &first, &last, "WITHSCORES"]);
+    let members = connections.query(READ_LANE, &range).await?;
+    let mut found = Vec::new();
+    let mut get = command(&["MGET"]);
+    for (id, offset) in scored(&members) {
+        if let Some(entity) = Entity::new(query.kind, &id) {
+            get.arg(keys.document(&entity));
+            found.push(offset);
+        }
+    }
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let documents = connections.query(READ_LANE, &get).await?;
+    let Value::Array(documents) = documents else {
+        return Err(reply::corrupt(partition, "MGET", "no list".to_owned()));
+    };
+    let there = found
+        .into_iter()
+        .zip(documents)
+        .filter_map(|(offset, json)| Some((offset.next(), bytes(json)?)));
+    Ok(there.collect())
+}
+
+/// Members and scores, in RESP2 (flat) or RESP3 (pairs).
+fn scored(value: &Value) -> Vec<(String, Offset)> {
+    let read = |member: &Value, score: &Value| {
+        let score = match score {
+            Value::Double(score) => *score,
+            other => text(other)?.parse::<f64>().ok()?,
+        };
+        let member = text(member).filter(|member| member.len() <= ID_BYTES_MAX)?;
+        Some((member.to_owned(), Offset(score as u64)))
+    };
+    let values = items(value);
+    if values.iter().all(|value| matches!(value, Value::Array(_))) {
+        return values
+            .iter()
+            .filter_map(|pair| read(items(pair).first()?, items(pair).get(1)?))
+            .collect();
+    }
+    values
+        .chunks_exact(2)
+        .filter_map(|pair| read(&pair[0], &pair[1]))
+        .collect()
+}
+
+pub(super) async fn events(
+    connections: &Connections,
+    partition: PartitionId,
+    stream: &str,
+    (after, limit): (u64, usize),
+    wait: Duration,
+) -> Result<Vec<StreamEntry>, StoreError> {
+    let (from, limit) = (format!("({after}-0"), limit.max(1).to_string());
+    let range = command(&["XRANGE", stream, &from, "+", "COUNT", &limit]);
+    let until = Instant::now() + wait;
+    loop {
+        let entries: Vec<_> = items(&connections.query(READ_LANE, &range).await?)
+            .iter()
+            .filter_map(entry)
+            .collect();
+        if !entries.is_empty() || Instant::now() >= until {
+            return Ok(entries);
+        }
+        let _ = partition;
+        tokio::time::sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
+    }
+}
+
+fn entry(value: &Value) -> Option<StreamEntry> {
+    let [id, fields] = items(value) else { return None };
+    let seq = text(id)?.strip_suffix("-0")?.parse().ok()?;
+    let pair = items(fields)
+        .chunks_exact(2)
+        .find(|pair| text(&pair[0]) == Some("event"))?;
+    Some(StreamEntry {
+        seq,
+        json: bytes(pair[1].clone())?,
+    })
+}
+
+/// Whether the server can be trusted with documents. Returns warnings.
+pub(super) async fn check(connections: &Connections, settings: &RedisSettings) -> Result<Vec<String>, StoreError> {
+    let mut warnings = Vec::new();
+    let address = &connections.address;
+    check_version(connections, &mut warnings).await?;
+    // A health check runs a script, not PING: an outage elsewhere stayed green on PING.
+    let keys = Keys::new(&settings.namespace, PartitionId(0));
+    let mut call = Call::release();
+    call.key(keys.owner());
+    call.argument("nobody");
+    call.send(connections, CONTROL_LANE).await?;
+    match setting(connections, "maxmemory-policy").await? {
+        None => warnings.push(format!(
+            "{address}: CONFIG GET is not allowed; make sure that maxmemory-policy is noeviction"
+        )),
+        Some(policy) if policy == "noeviction" => {}
+        Some(policy) if settings.allow_eviction => {
+            warnings.push(format!(
+                "{address}: maxmemory-policy is {policy}: Redis may drop documents; audits find them missing"
+            ));
+        }
+        Some(policy) => {
+            return Err(StoreError::Rejected(format!(
+                "the store at {address} has maxmemory-policy {policy}, and would drop documents when memory is short; \
+                 run `redis-cli CONFIG SET maxmemory-policy noeviction` (and put it into redis.conf), or set `allow_eviction`"
+            )));
+        }
+    }
+    let (append, save) = (
+        setting(connections, "appendonly").await?,
+        setting(connections, "save").await?,
+    );
+    if append.as_deref() == Some("no") && save.as_deref() == Some("") {
+        warnings.push(format!(
+            "{address}: neither appendonly nor save is on: a restart loses all documents, and they are redone from the log"
+        ));
+    }
+    Ok(warnings)
+}
+
+async fn check_version(connections: &Connections, warnings: &mut Vec<String>) -> Result<(), StoreError> {
+    let address = &connections.address;
+    let info = match connections.query(CONTROL_LANE, &command(&["INFO", "server"])).await {
+        Ok(info) => info,
+        Err(StoreError::Rejected(detail)) if !detail.contains("NOPERM") => return Err(StoreError::Rejected(detail)),
+        Err(StoreError::Rejected(_)) => {
+            warnings.push(format!(
+                "{address}: INFO is not allowed; khala needs Redis {VERSION_MIN}.0 or later"
+            ));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let all = match &info {
+        Value::VerbatimString { text, .. } => text.as_str(),
+        Value::Map(nodes) => nodes.first().and_then(|(_, info)| text(info)).unwrap_or_default(),
+        other => text(other).unwrap_or_default(),
+    };
+    let version = all
+        .lines()
+        .find_map(|line| line.strip_prefix("redis_version:"))
+        .unwrap_or_default();
+    let major: u32 = version
+        .split('.')
+        .next()
+        .and_then(|major| major.parse().ok())
+        .unwrap_or(VERSION_MIN);
+    if major < VERSION_MIN {
+        return Err(StoreError::Rejected(format!(
+            "the store at {address} is Redis {version}; khala needs {VERSION_MIN}.0 or later"
+        )));
+    }
+    Ok(())
+}
+
+/// One setting; `None` if asking is not allowed.
+async fn setting(connections: &Connections, name: &str) -> Result<Option<String>, StoreError> {
+    let value = match connections
+        .query(CONTROL_LANE, &command(&["CONFIG", "GET", name]))
+        .await
+    {
+        Ok(value) => value,
+        Err(StoreError::Rejected(_)) => return Ok(None),
+        Err(StoreError::Unreachable { detail, .. }) if detail.contains("unknown") => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(match &value {
+        Value::Map(pairs) => pairs.first().and_then(|(_, value)| text(value)).map(str::to_owned),
+        other => items(other).get(1).and_then(text).map(str::to_owned),
+    })
+}

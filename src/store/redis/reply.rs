@@ -1,0 +1,187 @@
+//! What scripts and commands answer, read into the store's words.
+
+use redis::Value;
+
+use super::keys::Keys;
+use crate::pure::checkpoint::Checkpoint;
+use crate::pure::entity::Entity;
+use crate::pure::place::{Offset, PartitionId};
+use crate::store::{StoreError, Stored};
+
+/// A script's answer, its refusals taken out.
+pub(super) enum Reply {
+    /// `{'ok', …}`.
+    Ok(Vec<Value>),
+    /// A list that begins with no word.
+    List(Vec<Value>),
+}
+
+impl Reply {
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// `Refused`, `NotOwner`, `Corrupt`: the script said so, and has written nothing.
+    pub(super) fn read(partition: PartitionId, value: Value) -> Result<Self, StoreError> {
+        let Value::Array(mut values) = value else {
+            return Err(corrupt(partition, "a script's answer", format!("{value:?}")));
+        };
+        let word = values.first().and_then(text).map(str::to_owned);
+        match word.as_deref() {
+            Some("ok") => Ok(Self::Ok(values.split_off(1))),
+            Some("owner") => {
+                let owner = values.get(1).and_then(text).unwrap_or_default().to_owned();
+                Err(StoreError::NotOwner { partition, owner })
+            }
+            Some("refused") => {
+                let found = checkpoint(partition, "checkpoint", &values[1..])?;
+                Err(StoreError::Refused {
+                    partition,
+                    found: Box::new(found),
+                })
+            }
+            Some("foreign") => {
+                let word = |i: usize| values.get(i).and_then(text).unwrap_or_default();
+                Err(corrupt(
+                    partition,
+                    word(1),
+                    format!("must be a {}, and is of another type", word(2)),
+                ))
+            }
+            _ => Ok(Self::List(values)),
+        }
+    }
+
+    fn values(self) -> Vec<Value> {
+        match self {
+            Self::Ok(values) | Self::List(values) => values,
+        }
+    }
+
+    pub(super) fn unexpected(self, partition: PartitionId) -> StoreError {
+        corrupt(partition, "a script's answer", format!("{:?}", self.values()))
+    }
+
+    /// Checkpoint, parked entities and marks, newest first.
+    #[expect(clippy::type_complexity, reason = "the three parts of one answer")]
+    pub(super) fn opened(
+        self,
+        partition: PartitionId,
+        keys: &Keys,
+    ) -> Result<(Option<Checkpoint>, Vec<(Entity, Offset)>, Vec<Checkpoint>), StoreError> {
+        let values = self.values();
+        let [fields, parked_fields, marks_list] = values.as_slice() else {
+            return Err(corrupt(partition, "a script's answer", format!("{values:?}")));
+        };
+        let checkpoint = checkpoint(partition, &keys.checkpoint(), list(fields))?;
+        Ok((checkpoint, parked(list(parked_fields)), marks(marks_list)))
+    }
+
+    pub(super) fn checkpoint(self, partition: PartitionId, keys: &Keys) -> Result<Option<Checkpoint>, StoreError> {
+        let values = self.values();
+        checkpoint(partition, &keys.checkpoint(), values.first().map_or(&[], list))
+    }
+
+    pub(super) fn loaded(self, partition: PartitionId, expected: usize) -> Result<Vec<Stored>, StoreError> {
+        let values = self.values();
+        let stored: Option<Vec<_>> = values.into_iter().map(stored).collect();
+        stored
+            .filter(|stored| stored.len() == expected)
+            .ok_or_else(|| corrupt(partition, "a script's answer", "not one part per entity".to_owned()))
+    }
+}
+
+fn stored(value: Value) -> Option<Stored> {
+    let Value::Array(parts) = value else { return None };
+    let mut parts = parts.into_iter();
+    match number(&parts.next()?)? {
+        0 => Some(Stored::Absent),
+        1 => {
+            let json = bytes(parts.next()?)?;
+            Some(Stored::Document {
+                json,
+                state: parts.next().and_then(bytes),
+            })
+        }
+        _ => match text(&parts.next()?)? {
+            "missing_document" => Some(Stored::Unreadable("missing_document")),
+            _ => Some(Stored::Unreadable("document_corrupt")),
+        },
+    }
+}
+
+pub(super) fn corrupt(partition: PartitionId, what: &str, detail: String) -> StoreError {
+    StoreError::Corrupt {
+        partition,
+        what: what.to_owned(),
+        detail,
+    }
+}
+
+/// A checkpoint from names and values, one after the other; `None` if there are none.
+pub(super) fn checkpoint(
+    partition: PartitionId,
+    key: &str,
+    fields: &[Value],
+) -> Result<Option<Checkpoint>, StoreError> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let get = |name: &str| {
+        fields
+            .chunks_exact(2)
+            .find(|pair| text(&pair[0]) == Some(name))
+            .and_then(|pair| text(&pair[1]))
+    };
+    Checkpoint::from_fields(get)
+        .map(Some)
+        .map_err(|field| corrupt(partition, key, format!("field `{field}` is missing or not of its form")))
+}
+
+/// Entries of the history; one that cannot be read is passed over: it is only a place to go back to.
+pub(super) fn marks(value: &Value) -> Vec<Checkpoint> {
+    let entry = |entry: &Value| match entry {
+        Value::Array(parts) => {
+            let fields = parts.get(1).map_or(&[][..], list);
+            checkpoint(PartitionId(0), "checkpoints", fields).ok().flatten()
+        }
+        _ => None,
+    };
+    list(value).iter().filter_map(entry).collect()
+}
+
+pub(super) fn parked(fields: &[Value]) -> Vec<(Entity, Offset)> {
+    let pair = |pair: &[Value]| {
+        let entity = Entity::parse(text(&pair[0])?)?;
+        Some((entity, Offset(text(&pair[1])?.parse().ok()?)))
+    };
+    fields.chunks_exact(2).filter_map(pair).collect()
+}
+
+pub(super) fn list(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(values) => values,
+        _ => &[],
+    }
+}
+
+pub(super) fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+pub(super) fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+pub(super) fn number(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(number) => Some(*number),
+        other => text(other)?.parse().ok(),
+    }
+}
