@@ -1,0 +1,121 @@
+//! What librdkafka tells from its own threads: logs, errors, rebalances. It is noted or sent on; nothing is decided.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use crate::log::Assignment;
+use crate::pure::place::PartitionId;
+
+fn log_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => warn!(facility, "kafka: {line}"),
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => info!(facility, "kafka: {line}"),
+        _ => debug!(facility, "kafka: {line}"),
+    }
+}
+
+/// For clients that ask and send.
+pub(super) struct QuietContext;
+
+impl ClientContext for QuietContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_line(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "kafka");
+    }
+}
+
+impl ConsumerContext for QuietContext {}
+
+/// For the client that fetches: counts troubles with brokers, so that readers stop and compare.
+#[derive(Default)]
+pub(super) struct FetchContext {
+    troubles: AtomicU64,
+    last: Mutex<String>,
+}
+
+impl FetchContext {
+    pub(super) fn troubles(&self) -> u64 {
+        self.troubles.load(Ordering::Acquire)
+    }
+
+    pub(super) fn last_trouble(&self) -> String {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClientContext for FetchContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_line(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "kafka");
+        reason.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
+        self.troubles.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl ConsumerContext for FetchContext {}
+
+/// For the member of the group: sends assignments on, and pauses what it is assigned, since it never fetches.
+pub(super) struct MemberContext {
+    pub(super) changes: mpsc::Sender<Assignment>,
+}
+
+impl ClientContext for MemberContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_line(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "kafka");
+    }
+}
+
+impl MemberContext {
+    fn send(&self, change: Assignment) {
+        // The queue is longer than a rebalance has messages; a receiver that is gone needs none.
+        let _ = self.changes.blocking_send(change);
+    }
+}
+
+impl ConsumerContext for MemberContext {
+    fn pre_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(partitions) = rebalance {
+            self.send(Assignment::Revoked(numbers(partitions)));
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(partitions) => {
+                if let Err(error) = consumer.pause(partitions) {
+                    debug!(%error, "not paused: what it fetches is dropped");
+                }
+                self.send(Assignment::Assigned(numbers(partitions)));
+            }
+            Rebalance::Revoke(_) => {}
+            Rebalance::Error(error) => warn!(%error, "the consumer group could not be rebalanced"),
+        }
+    }
+}
+
+fn numbers(partitions: &TopicPartitionList) -> Vec<PartitionId> {
+    let number = |partition: i32| u32::try_from(partition).ok().map(PartitionId);
+    partitions
+        .elements()
+        .iter()
+        .filter_map(|element| number(element.partition()))
+        .collect()
+}

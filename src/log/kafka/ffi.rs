@@ -1,0 +1,213 @@
+//! What the safe wrapper lacks: whole batches from a partition's queue, a wake-up when it fills, leader epochs,
+//! topic ids (KIP-516). The only module with `unsafe`; each block says why it is sound.
+//! Invariant: a message is destroyed once, and before the client it came from.
+#![expect(unsafe_code, reason = "librdkafka's queue and admin calls have no safe wrapper")]
+
+use std::ffi::{CStr, CString, c_void};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka_sys as sys;
+use tokio::sync::Notify;
+
+use super::client::FetchContext;
+use crate::pure::place::Offset;
+use crate::pure::record::RecordBatch;
+
+/// A message as librdkafka hands it out: a record, or an event of its partition.
+pub(super) struct Message(NonNull<sys::RDKafkaMessage>);
+
+// SAFETY: a message is owned by whoever took it from its queue, and librdkafka's accessors lock nothing thread-bound.
+unsafe impl Send for Message {}
+
+impl Message {
+    fn raw(&self) -> &sys::RDKafkaMessage {
+        // SAFETY: the pointer came from `rd_kafka_consume_batch_queue` and lives until `drop`.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// What it says instead of being a record.
+    pub(super) fn event(&self) -> Option<RDKafkaErrorCode> {
+        let code = self.raw().err;
+        (code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| code.into())
+    }
+
+    /// Its place; for the end of a partition, the offset that the next record will get.
+    pub(super) fn offset(&self) -> Option<Offset> {
+        u64::try_from(self.raw().offset).ok().map(Offset)
+    }
+
+    /// The leader epoch under which it was written (KIP-320); `None` where the broker does not tell.
+    pub(super) fn leader_epoch(&self) -> Option<i32> {
+        // SAFETY: a live message.
+        let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.0.as_ptr()) };
+        (epoch >= 0).then_some(epoch)
+    }
+
+    /// Copies the record into a batch: key, value and headers once each. Returns its bytes.
+    pub(super) fn copy_into(&self, offset: Offset, batch: &mut RecordBatch) {
+        let raw = self.raw();
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: a live message, and an out-parameter of the right type.
+        let timestamp_ms = unsafe { sys::rd_kafka_message_timestamp(self.0.as_ptr(), &raw mut kind) };
+        // SAFETY: librdkafka gives pointer and length of memory that lives as long as the message.
+        let (key, value) = unsafe { (bytes(raw.key, raw.key_len), bytes(raw.payload, raw.len)) };
+        batch.push(offset, timestamp_ms, key, value);
+        let mut headers = std::ptr::null_mut();
+        // SAFETY: a live message; `headers` is set only when the answer is no error, and belongs to the message.
+        let found = unsafe { sys::rd_kafka_message_headers(self.0.as_ptr(), &raw mut headers) };
+        if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return;
+        }
+        for i in 0.. {
+            let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
+            // SAFETY: `headers` is valid; the out-parameters are set only when the answer is no error.
+            let got = unsafe { sys::rd_kafka_header_get_all(headers, i, &raw mut name, &raw mut value, &raw mut size) };
+            if got != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return;
+            }
+            // SAFETY: a NUL-terminated name, and pointer and length of the value, owned by the message.
+            let (name, value) = unsafe { (CStr::from_ptr(name), bytes(value.cast_mut(), size)) };
+            batch.push_header(name.to_bytes(), value);
+        }
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        // SAFETY: owned, and destroyed only here.
+        unsafe { sys::rd_kafka_message_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// `None` for librdkafka's null.
+///
+/// # Safety
+/// A non-null `start` points to `length` bytes that outlive `'a`.
+unsafe fn bytes<'a>(start: *mut c_void, length: usize) -> Option<&'a [u8]> {
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller promises.
+    Some(unsafe { std::slice::from_raw_parts(start.cast::<u8>().cast_const(), length) })
+}
+
+/// The queue of one partition, taken out of the consumer's common one.
+pub(super) struct PartitionQueue {
+    queue: NonNull<sys::RDKafkaQueue>,
+    filled: Arc<Notify>,
+    /// Keeps the client alive as long as its queue.
+    _consumer: Arc<BaseConsumer<FetchContext>>,
+}
+
+// SAFETY: librdkafka's queues are made to be used from any thread.
+unsafe impl Send for PartitionQueue {}
+// SAFETY: as above; `take` is serialised by the queue's own lock.
+unsafe impl Sync for PartitionQueue {}
+
+impl PartitionQueue {
+    /// Takes a partition's queue out of the common one. Called before the partition is assigned, so that no record
+    /// goes the other way.
+    pub(super) fn split(consumer: &Arc<BaseConsumer<FetchContext>>, topic: &str, partition: i32) -> Option<Self> {
+        let topic = CString::new(topic).ok()?;
+        // SAFETY: a live client and a NUL-terminated name; the queue holds a reference of its own.
+        let queue =
+            unsafe { sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), topic.as_ptr(), partition) };
+        let queue = NonNull::new(queue)?;
+        let filled = Arc::new(Notify::new());
+        // SAFETY: `filled` outlives the callback: `drop` disables it under the queue's lock before letting go.
+        unsafe {
+            sys::rd_kafka_queue_forward(queue.as_ptr(), std::ptr::null_mut());
+            let opaque = Arc::as_ptr(&filled).cast_mut().cast();
+            sys::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(on_filled), opaque);
+        }
+        Some(Self {
+            queue,
+            filled,
+            _consumer: Arc::clone(consumer),
+        })
+    }
+
+    /// Tells when something may be there; a wake-up between two calls is kept.
+    pub(super) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Takes what is there, at most `count_max` messages, without waiting.
+    pub(super) fn take(&self, count_max: usize, into: &mut impl Extend<Message>) -> usize {
+        let mut raw: Vec<*mut sys::RDKafkaMessage> = Vec::with_capacity(count_max);
+        // SAFETY: `raw` has room for `count_max` pointers; that many of them as the answer says are set.
+        let taken = unsafe {
+            let taken = sys::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, raw.as_mut_ptr(), count_max);
+            let taken = usize::try_from(taken).unwrap_or(0);
+            raw.set_len(taken);
+            taken
+        };
+        into.extend(raw.into_iter().filter_map(NonNull::new).map(Message));
+        taken
+    }
+}
+
+unsafe extern "C" fn on_filled(_client: *mut sys::RDKafka, opaque: *mut c_void) {
+    // SAFETY: `opaque` is the `Notify` that the queue keeps alive while this callback is enabled.
+    unsafe { (*opaque.cast_const().cast::<Notify>()).notify_one() }
+}
+
+impl Drop for PartitionQueue {
+    fn drop(&mut self) {
+        // SAFETY: disabling takes the queue's lock, under which the callback runs: it does not run afterwards.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, std::ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
+    }
+}
+
+/// The topic's id (KIP-516); `None` where the broker does not tell in time.
+pub(super) fn topic_id(client: *mut sys::RDKafka, topic: &str, timeout: Duration) -> Option<String> {
+    let name = CString::new(topic).ok()?;
+    let mut names = [name.as_ptr()];
+    // SAFETY: each object is made, used and destroyed here, in the order of librdkafka's `describe_topics` example;
+    // what is read belongs to `event` and is copied before it is destroyed.
+    unsafe {
+        let queue = NonNull::new(sys::rd_kafka_queue_new(client))?;
+        let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
+        sys::rd_kafka_DescribeTopics(client, topics, std::ptr::null(), queue.as_ptr());
+        let event = sys::rd_kafka_queue_poll(queue.as_ptr(), timeout.as_millis() as i32);
+        let id = if event.is_null() { None } else { described_id(event) };
+        if !event.is_null() {
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_TopicCollection_destroy(topics);
+        sys::rd_kafka_queue_destroy(queue.as_ptr());
+        id
+    }
+}
+
+/// # Safety
+/// `event` is a live event.
+unsafe fn described_id(event: *mut sys::RDKafkaEvent) -> Option<String> {
+    // SAFETY: every pointer is checked before it is followed, and belongs to `event`.
+    unsafe {
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return None;
+        }
+        let mut count = 0;
+        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        if count == 0 || topics.is_null() {
+            return None;
+        }
+        let id = sys::rd_kafka_TopicDescription_topic_id(*topics);
+        if id.is_null() {
+            return None;
+        }
+        let text = sys::rd_kafka_Uuid_base64str(id);
+        let text = (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())?;
+        // All zeros: the broker knows no ids.
+        (!text.is_empty() && text.bytes().any(|byte| byte != b'A')).then_some(text)
+    }
+}

@@ -1,0 +1,465 @@
+//! The log in Kafka. Fetching is apart from the group: one client fetches at exact offsets, one is the group's
+//! member and only tells who has which partition, one asks and compares, one appends (idempotent, acks=all).
+//! Invariant: nothing decides where to read but the caller; no position is ever taken from the group.
+
+mod client;
+mod errors;
+mod ffi;
+mod member;
+mod properties;
+mod reader;
+mod topics;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::metadata::Metadata;
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+
+use self::client::{FetchContext, MemberContext, QuietContext};
+use self::errors::explain;
+use self::member::{CHANGES_QUEUE, Current, KafkaMembership};
+use self::properties::Client;
+use self::reader::{Fetcher, KafkaReader, place};
+use super::{Bounds, GroupOffset, Log, LogError, Membership, NewRecord, Reader, Role, Topic};
+use crate::pure::place::{NextOffset, Offset, PartitionId, Partitioner};
+use crate::pure::record::{RecordBatch, RecordIdentity};
+
+/// How long one question to the brokers may take.
+const CALL_PATIENCE: Duration = Duration::from_secs(5);
+/// Room for the headers of a dead letter.
+const HEADER_BYTES: usize = 64 << 10;
+/// How long the number of partitions is believed when keys are placed.
+const PARTITIONS_BELIEVED: Duration = Duration::from_secs(10);
+/// The pause while the producer's queue is full.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
+
+/// What a Kafka log is made with.
+#[derive(Clone, Debug)]
+pub struct KafkaSettings {
+    /// `host:port[,host:port]`.
+    pub bootstrap: String,
+    /// The events' topic.
+    pub topic: String,
+    /// The consumer group.
+    pub group: String,
+    /// Partitions of a topic made by Khala.
+    pub partitions: u32,
+    /// Replicas of a topic made by Khala; `None`: the broker's default.
+    pub replication_factor: Option<u16>,
+    /// How keys are placed.
+    pub partitioner: Partitioner,
+    /// The largest value that is an event.
+    pub max_event_bytes: usize,
+    /// librdkafka's properties by their own names.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// The clients that only ask; made when first needed.
+struct Asking {
+    consumer: BaseConsumer<QuietContext>,
+    /// Reads single records; one question at a time.
+    spare: Mutex<BaseConsumer<QuietContext>>,
+}
+
+/// A log in Kafka.
+pub struct KafkaLog {
+    settings: KafkaSettings,
+    asking: Arc<OnceLock<Asking>>,
+    fetcher: OnceLock<Arc<Fetcher>>,
+    producer: OnceLock<FutureProducer<QuietContext>>,
+    member: Current,
+    partitions: Mutex<Option<(u32, Instant)>>,
+}
+
+impl KafkaLog {
+    /// A log that connects when it is first used.
+    ///
+    /// # Errors
+    /// `Refused`: a property is unknown to librdkafka, or not the user's to set.
+    pub fn new(settings: KafkaSettings) -> Result<Self, LogError> {
+        properties::check(&settings.properties)?;
+        let log = Self {
+            settings,
+            asking: Arc::default(),
+            fetcher: OnceLock::new(),
+            producer: OnceLock::new(),
+            member: Current::default(),
+            partitions: Mutex::default(),
+        };
+        log.asking()?; // tells of properties that librdkafka does not know
+        Ok(log)
+    }
+
+    fn client<T>(&self, client: Client, make: impl FnOnce(&ClientConfig) -> KafkaResult<T>) -> Result<T, LogError> {
+        make(&properties::config(&self.settings, client)).map_err(|error| {
+            explain(
+                &self.settings.bootstrap,
+                "setting up a client (see [kafka] in the settings)",
+                &error,
+            )
+        })
+    }
+
+    fn topic_name(&self, role: Role) -> String {
+        match role {
+            Role::Events => self.settings.topic.clone(),
+            Role::DeadLetters => format!("{}.dead-letters", self.settings.topic),
+        }
+    }
+
+    fn asking(&self) -> Result<&Asking, LogError> {
+        if let Some(asking) = self.asking.get() {
+            return Ok(asking);
+        }
+        let make = |config: &ClientConfig| config.create_with_context(QuietContext);
+        let (consumer, spare) = (self.client(Client::Fetch, make)?, self.client(Client::Fetch, make)?);
+        Ok(self.asking.get_or_init(|| Asking {
+            consumer,
+            spare: Mutex::new(spare),
+        }))
+    }
+
+    /// Asks on a thread that may wait.
+    async fn ask<T: Send + 'static>(
+        &self,
+        what: String,
+        question: impl FnOnce(&Asking) -> KafkaResult<T> + Send + 'static,
+    ) -> Result<T, LogError> {
+        self.asking()?;
+        let asking = Arc::clone(&self.asking);
+        let answer = tokio::task::spawn_blocking(move || match asking.get() {
+            Some(asking) => question(asking),
+            None => Err(KafkaError::Canceled),
+        });
+        match answer.await {
+            Ok(answer) => answer.map_err(|error| explain(&self.settings.bootstrap, &what, &error)),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    async fn metadata(&self, topic: String) -> Result<Metadata, LogError> {
+        let what = format!("topic {topic}");
+        self.ask(what, move |asking| {
+            asking.consumer.fetch_metadata(Some(&topic), CALL_PATIENCE)
+        })
+        .await
+    }
+
+    fn fetcher(&self) -> Result<Arc<Fetcher>, LogError> {
+        if let Some(fetcher) = self.fetcher.get() {
+            return Ok(Arc::clone(fetcher));
+        }
+        let fetcher = self.new_fetcher()?;
+        Ok(Arc::clone(self.fetcher.get_or_init(|| fetcher)))
+    }
+
+    /// A client that fetches, with a thread that serves its events for as long as anybody reads with it.
+    fn new_fetcher(&self) -> Result<Arc<Fetcher>, LogError> {
+        let make = |config: &ClientConfig| config.create_with_context(FetchContext::default());
+        let fetcher = Fetcher::new(self.client(Client::Fetch, make)?);
+        let weak = Arc::downgrade(&fetcher);
+        let serve = move || {
+            while let Some(fetcher) = weak.upgrade() {
+                let _ = fetcher.consumer.poll(CALL_PATIENCE / 50);
+            }
+        };
+        let started = std::thread::Builder::new().name("khala-fetch".to_owned()).spawn(serve);
+        started.map_err(|error| LogError::Refused(format!("no thread can be started: {error}")))?;
+        Ok(fetcher)
+    }
+
+    fn producer(&self) -> Result<&FutureProducer<QuietContext>, LogError> {
+        if let Some(producer) = self.producer.get() {
+            return Ok(producer);
+        }
+        let producer = self.client(Client::Produce, |config| config.create_with_context(QuietContext))?;
+        Ok(self.producer.get_or_init(|| producer))
+    }
+
+    /// The number of partitions by which keys are placed.
+    async fn partitions(&self) -> Result<u32, LogError> {
+        let known = *self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((count, _)) = known.filter(|(_, since)| since.elapsed() < PARTITIONS_BELIEVED) {
+            return Ok(count);
+        }
+        let metadata = self.metadata(self.settings.topic.clone()).await?;
+        let count = self.count(&metadata, Role::Events)?;
+        *self.partitions.lock().unwrap_or_else(PoisonError::into_inner) = Some((count, Instant::now()));
+        Ok(count)
+    }
+
+    fn count(&self, metadata: &Metadata, role: Role) -> Result<u32, LogError> {
+        let name = self.topic_name(role);
+        topics::partitions_of(metadata, &name)
+            .filter(|count| *count > 0)
+            .ok_or_else(|| {
+                let address = &self.settings.bootstrap;
+                LogError::Refused(format!(
+                    "{address}: there is no topic {name}; `khala topics apply` makes it"
+                ))
+            })
+    }
+
+    async fn send(&self, topic: &str, partition: PartitionId, record: &NewRecord) -> Result<DeliveryFuture, LogError> {
+        let producer = self.producer()?;
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for (key, value) in &record.headers {
+            headers = headers.insert(Header {
+                key,
+                value: value.as_ref(),
+            });
+        }
+        let mut new: FutureRecord<'_, Vec<u8>, Vec<u8>> = FutureRecord::to(topic).partition(partition.0 as i32);
+        new.key = record.key.as_ref();
+        new.payload = record.value.as_ref();
+        if !record.headers.is_empty() {
+            new = new.headers(headers);
+        }
+        loop {
+            match producer.send_result(new) {
+                Ok(delivery) => return Ok(delivery),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
+                    new = again;
+                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+                }
+                Err((error, _)) => {
+                    return Err(explain(
+                        &self.settings.bootstrap,
+                        &format!("topic {topic}, partition {partition}"),
+                        &error,
+                    ));
+                }
+            }
+        }
+    }
+
+    async fn delivered(&self, topic: &str, delivery: DeliveryFuture) -> Result<(PartitionId, Offset), LogError> {
+        let explain = |error: &KafkaError| explain(&self.settings.bootstrap, &format!("topic {topic}"), error);
+        match delivery.await {
+            Ok(Ok(delivery)) => Ok((PartitionId(delivery.partition as u32), Offset(delivery.offset as u64))),
+            Ok(Err((error, _))) => Err(explain(&error)),
+            Err(_) => Err(explain(&KafkaError::Canceled)),
+        }
+    }
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    async fn prepare(&self) -> Result<Vec<String>, LogError> {
+        topics::prepare(self).await
+    }
+
+    async fn topic(&self) -> Result<Topic, LogError> {
+        let name = self.settings.topic.clone();
+        let metadata = self.metadata(name.clone()).await?;
+        let partitions = self.count(&metadata, Role::Events)?;
+        let asked = name.clone();
+        let id = self.ask(format!("topic {name}"), move |asking| {
+            Ok(ffi::topic_id(
+                asking.consumer.client().native_ptr(),
+                &asked,
+                CALL_PATIENCE,
+            ))
+        });
+        Ok(Topic {
+            name,
+            partitions,
+            id: id.await?.unwrap_or_default(),
+        })
+    }
+
+    async fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+        self.bounds_of(Role::Events, partition).await
+    }
+
+    async fn record_at(&self, partition: PartitionId, offset: Offset) -> Result<Option<RecordIdentity>, LogError> {
+        let topic = self.settings.topic.clone();
+        let what = format!("topic {topic}, partition {partition}, offset {offset}");
+        self.ask(what, move |asking| {
+            let spare = asking.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = record_at(&spare, &topic, partition, offset);
+            let _ = spare.unassign();
+            found
+        })
+        .await
+    }
+
+    async fn reader(&self, role: Role, partition: PartitionId, from: NextOffset) -> Result<Box<dyn Reader>, LogError> {
+        let (topic, address) = (self.topic_name(role), &self.settings.bootstrap);
+        if role == Role::Events {
+            if let Some(reader) = KafkaReader::open(&self.fetcher()?, address, &topic, partition, from)? {
+                return Ok(Box::new(reader));
+            }
+        }
+        let own = self.new_fetcher()?;
+        match KafkaReader::open(&own, address, &topic, partition, from)? {
+            Some(reader) => Ok(Box::new(reader)),
+            None => Err(LogError::Refused(format!(
+                "{address}: topic {topic}, partition {partition} is read already"
+            ))),
+        }
+    }
+
+    async fn append(&self, role: Role, records: Vec<NewRecord>) -> Vec<Result<(PartitionId, Offset), LogError>> {
+        let topic = self.topic_name(role);
+        let partitions = match self.partitions().await {
+            Ok(partitions) => partitions,
+            Err(error) => {
+                let detail = error.to_string();
+                let again = |error: &LogError| match error {
+                    LogError::Refused(words) => LogError::Refused(words.clone()),
+                    _ => LogError::Unreachable {
+                        address: self.settings.bootstrap.clone(),
+                        detail: detail.clone(),
+                    },
+                };
+                return records.iter().map(|_| Err(again(&error))).collect();
+            }
+        };
+        let mut sent = Vec::with_capacity(records.len());
+        for record in &records {
+            let by_key = || {
+                self.settings
+                    .partitioner
+                    .place(record.key.as_deref().unwrap_or_default(), partitions)
+            };
+            let partition = record.partition.unwrap_or_else(by_key);
+            sent.push(self.send(&topic, partition, record).await);
+        }
+        let mut results = Vec::with_capacity(sent.len());
+        for sent in sent {
+            results.push(match sent {
+                Ok(delivery) => self.delivered(&topic, delivery).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    async fn join(&self) -> Result<Box<dyn Membership>, LogError> {
+        let (changes, receiver) = tokio::sync::mpsc::channel(CHANGES_QUEUE);
+        let make = |config: &ClientConfig| config.create_with_context(MemberContext { changes });
+        let consumer: BaseConsumer<MemberContext> = self.client(Client::Member, make)?;
+        let topic = &self.settings.topic;
+        consumer
+            .subscribe(&[topic])
+            .map_err(|error| explain(&self.settings.bootstrap, &format!("subscribing to {topic}"), &error))?;
+        let member = KafkaMembership::start(consumer, receiver, Arc::clone(&self.member));
+        let member = member.map_err(|error| LogError::Refused(format!("no thread can be started: {error}")))?;
+        Ok(Box::new(member))
+    }
+
+    async fn group_offset(&self, partition: PartitionId) -> Result<Option<NextOffset>, LogError> {
+        let topic = self.settings.topic.clone();
+        let what = format!("offset of group {}, partition {partition}", self.settings.group);
+        self.ask(what, move |asking| {
+            let mut list = TopicPartitionList::with_capacity(1);
+            list.add_partition(&topic, partition.0 as i32);
+            let offsets = asking.consumer.committed_offsets(list, CALL_PATIENCE)?;
+            let found = offsets
+                .elements()
+                .first()
+                .map(|element| (element.error(), element.offset()));
+            match found {
+                Some((Ok(()), KafkaOffset::Offset(offset))) => Ok(u64::try_from(offset).ok().map(NextOffset)),
+                Some((Err(error), _)) => Err(error),
+                _ => Ok(None),
+            }
+        })
+        .await
+    }
+
+    async fn commit_group(&self, offsets: Vec<GroupOffset>) -> Result<(), LogError> {
+        let topic = self.settings.topic.clone();
+        let member = self.member.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let what = format!("committing offsets of group {}", self.settings.group);
+        self.ask(what, move |asking| {
+            let mut list = TopicPartitionList::with_capacity(offsets.len());
+            for offset in &offsets {
+                let mut element = list.add_partition(&topic, offset.partition.0 as i32);
+                element.set_offset(KafkaOffset::Offset(offset.next.0 as i64))?;
+                element.set_metadata(&offset.metadata);
+            }
+            match member {
+                Some(member) => member.commit(&list, CommitMode::Sync),
+                None => asking.consumer.commit(&list, CommitMode::Sync),
+            }
+        })
+        .await
+    }
+
+    async fn bounds_of(&self, role: Role, partition: PartitionId) -> Result<Bounds, LogError> {
+        let topic = self.topic_name(role);
+        let what = format!("bounds of topic {topic}, partition {partition}");
+        let (first, end) = self
+            .ask(what, move |asking| {
+                asking
+                    .consumer
+                    .fetch_watermarks(&topic, partition.0 as i32, CALL_PATIENCE)
+            })
+            .await?;
+        Ok(Bounds {
+            first: NextOffset(first.max(0) as u64),
+            end: NextOffset(end.max(0) as u64),
+        })
+    }
+}
+
+/// The record at that very offset; `None` if the next one there is stands further on.
+fn record_at<C: rdkafka::consumer::ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: PartitionId,
+    offset: Offset,
+) -> KafkaResult<Option<RecordIdentity>> {
+    consumer.assign(&place(topic, partition.0 as i32, NextOffset(offset.0))?)?;
+    let until = Instant::now() + CALL_PATIENCE;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        match consumer.poll(left) {
+            None => {}
+            Some(Ok(message)) => {
+                let ours = message.partition() == partition.0 as i32 && message.offset() >= offset.0 as i64;
+                if !ours {
+                    continue; // of the question before
+                }
+                if message.offset() != offset.0 as i64 {
+                    return Ok(None);
+                }
+                let mut batch = RecordBatch::default();
+                let timestamp_ms = message.timestamp().to_millis().unwrap_or(-1);
+                batch.push(offset, timestamp_ms, message.key(), message.payload());
+                return Ok(Some(batch.get(0).identity()));
+            }
+            Some(Err(KafkaError::PartitionEOF(eof))) if eof == partition.0 as i32 => return Ok(None),
+            Some(Err(KafkaError::PartitionEOF(_))) => {}
+            Some(Err(error)) => match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) => return Ok(None),
+                _ => return Err(error),
+            },
+        }
+    }
+    Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        if let Some(producer) = self.producer.get() {
+            let _ = producer.flush(CALL_PATIENCE);
+        }
+    }
+}
+
+#[expect(
+    dead_code,
+    reason = "a bound that the compiler checks: contexts are shared between threads"
+)]
+fn contexts_are_shared<C: ClientContext>() {}
