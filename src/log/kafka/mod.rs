@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
@@ -457,9 +456,3 @@ impl Drop for KafkaLog {
         }
     }
 }
-
-#[expect(
-    dead_code,
-    reason = "a bound that the compiler checks: contexts are shared between threads"
-)]
-fn contexts_are_shared<C: ClientContext>() {}
