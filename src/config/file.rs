@@ -61,7 +61,11 @@ impl Document<'_> {
             .iter()
             .filter(|key| key.secret)
             .map(|key| format!("{}_file", key.name));
-        let names = KEYS.iter().map(|key| key.name.to_owned()).chain(files);
+        let names = KEYS
+            .iter()
+            .map(|key| key.name.to_owned())
+            .chain(files)
+            .chain(["kafka".to_owned()]);
         ConfigError::new(
             self.origin(byte),
             format!("unknown key `{name}`{}", nearest::hint(name, names)),
