@@ -29,10 +29,7 @@ fn what_is_unknown_is_refused_with_its_place_and_the_nearest_name() {
             "batch-bytes = 1",
             "1: unknown key `batch-bytes`; did you mean `batch_bytes`?",
         ),
-        (
-            "colour = 1",
-            "1: unknown key `colour`; the nearest legal one is `store`",
-        ),
+        ("colour = 1", "1: unknown key `colour`; the nearest legal one is `log`"),
         (
             "[log]\nlevel = \"debug\"",
             "1: `log` takes a text, a number, or true or false",
