@@ -1,7 +1,25 @@
 //! Settings: flags, then `KHALA_*`, then a TOML file, then defaults. Read once, handed down as small structs.
+//! In: the command line, the environment, files. Out: [`Settings`] with the origin of each.
+//! Invariant: what is unknown or does not parse is refused with its place; no secret is ever shown.
+
+mod environment;
+mod file;
+mod keys;
+mod limits;
+mod load;
+mod nearest;
+mod show;
+mod tokens;
+mod value;
+
+pub use environment::variables;
+pub use keys::{ELSEWHERE, KEYS, Key, key};
+pub use load::{ConfigError, Flags, Loaded, Origin, load};
+pub use show::{Row, hide_url, is_secret_property};
+pub use tokens::{Role, Token, read_tokens};
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,8 +34,8 @@ pub enum LogTarget {
     Kafka(String),
 }
 
-/// Where the store is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where the store is. Its debug form hides the password.
+#[derive(Clone, PartialEq, Eq)]
 pub enum StoreTarget {
     /// `embedded:DIR`.
     Embedded(PathBuf),
@@ -25,8 +43,8 @@ pub enum StoreTarget {
     Redis(String),
 }
 
-/// All settings in force.
-#[derive(Clone, Debug)]
+/// All settings in force. Their debug form hides secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where the log is.
     pub log: LogTarget,
@@ -68,4 +86,36 @@ pub struct Settings {
     pub history_kept: usize,
     /// librdkafka's properties by their own names.
     pub kafka: BTreeMap<String, String>,
+}
+
+impl Default for Settings {
+    /// The defaults of [`KEYS`]; what stands here first is overwritten by them.
+    fn default() -> Self {
+        let mut settings = Self {
+            log: LogTarget::Embedded(PathBuf::new()),
+            store: StoreTarget::Embedded(PathBuf::new()),
+            topic: String::new(),
+            namespace: String::new(),
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            token_file: None,
+            partitioner: Partitioner::default(),
+            partitions: 1,
+            replication_factor: None,
+            max_event_bytes: 0,
+            events_kept: 0,
+            cache_bytes: 0,
+            batch_events: 0,
+            batch_bytes: 0,
+            owner_lease: Duration::ZERO,
+            store_timeout: Duration::ZERO,
+            backoff_max: Duration::ZERO,
+            allow_eviction: false,
+            history_kept: 0,
+            kafka: BTreeMap::new(),
+        };
+        for key in KEYS {
+            (key.set)(&mut settings, key.default).expect("the table's defaults are legal");
+        }
+        settings
+    }
 }

@@ -239,7 +239,7 @@ impl Driver {
         metrics.committed(partition, lag);
         let now = now_ms();
         for timestamp in visible.timestamps_ms.iter().filter(|timestamp| **timestamp >= 0) {
-            metrics.latency(now.saturating_sub(*timestamp).max(0) as f64 / 1000.0);
+            metrics.latency(now.saturating_sub(*timestamp).max(0) as f64 / 1000.0, 1);
         }
         let metadata = visible.checkpoint.digest.to_string();
         // Full: a newer offset follows soon, and the group's offset is a hint.

@@ -1,6 +1,8 @@
-//! What operators watch: instruments (INTERFACE.md §5) and logs. One definition each.
+//! What Khala says of itself: [`Metrics`] for Prometheus, logs for stderr.
+//! In: numbers and events from all rooms but `pure`. Out: text.
+//! Invariant: labels come from closed sets; ids go to logs only.
 
 pub mod logs;
 mod metrics;
 
-pub use self::metrics::Metrics;
+pub use metrics::{DRIFT_REASONS, Metrics};

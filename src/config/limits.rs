@@ -1,0 +1,35 @@
+//! Limits that hold between settings.
+//! In: settings, each legal by itself. Out: nothing, or which two do not fit, and what to do.
+
+use super::keys::key;
+use super::load::{ConfigError, Loaded};
+
+pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
+    let settings = &loaded.settings;
+    if settings.max_event_bytes > settings.batch_bytes {
+        let why = "a batch must hold the largest event: raise `batch_bytes` or lower `max_event_bytes`";
+        return Err(clash(loaded, "batch_bytes", "is less than", "max_event_bytes", why));
+    }
+    if settings.store_timeout > settings.owner_lease {
+        let why = "a lease must outlive one call to the store: raise `owner_lease` or lower `store_timeout`";
+        return Err(clash(loaded, "owner_lease", "is less than", "store_timeout", why));
+    }
+    if !settings.http.ip().is_loopback() && settings.token_file.is_none() {
+        let problem = format!(
+            "`http` {} can be reached from other machines, and there is no `token_file`: give `--token-file FILE` \
+             with a token a line, or listen on loopback with `--http 127.0.0.1:{}`",
+            settings.http,
+            settings.http.port()
+        );
+        return Err(ConfigError::new(loaded.origin("http"), problem));
+    }
+    Ok(())
+}
+
+fn clash(loaded: &Loaded, small: &str, relation: &str, large: &str, why: &str) -> ConfigError {
+    let show = |name: &str| {
+        let value = key(name).map_or_else(String::new, |key| (key.get)(&loaded.settings));
+        format!("`{name}` ({value}, {})", loaded.origin(name))
+    };
+    ConfigError::new("settings", format!("{} {relation} {}; {why}", show(small), show(large)))
+}

@@ -1,0 +1,220 @@
+//! The instruments of INTERFACE §5, made with OpenTelemetry and read by Prometheus.
+//! In: what happened, once per batch. Out: Prometheus' text format.
+//! Invariant: counters with closed label values stand at 0 from the start, so that a first error is an increase;
+//! a partition that was given up leaves no gauge behind.
+//! Source: OpenTelemetry's messaging conventions 1.44 for `messaging_*`.
+
+mod gauges;
+mod instruments;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use opentelemetry::metrics::{Counter, Histogram, MeterProvider};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{Registry, TextEncoder};
+
+use crate::pure::place::PartitionId;
+use gauges::Gauges;
+use instruments::{Labelled, Messaging, lag_events, messages, provider, seconds};
+
+/// All reasons of `khala_projection_drift_total`.
+pub const DRIFT_REASONS: [&str; 10] = [
+    "missing_document",
+    "unexpected_document",
+    "summary_hash_mismatch",
+    "document_corrupt",
+    "checkpoint_ahead",
+    "sink_rolled_back",
+    "sink_lost",
+    "projection_version_changed",
+    "sequence_gap",
+    "retention_gap",
+];
+const WRITE_RESULTS: [&str; 2] = ["ok", "error"];
+const EVENT_RESULTS: [&str; 3] = ["accepted", "duplicate", "dead_letter"];
+const PUBLISH_RESULTS: [&str; 3] = ["ok", "rejected", "error"];
+
+/// All of Khala's instruments. Every method is cheap and meant to be called once per batch or request.
+pub struct Metrics {
+    registry: Registry,
+    /// Keeps the instruments alive.
+    _provider: SdkMeterProvider,
+    gauges: Arc<Gauges>,
+    lag_events: Histogram<u64>,
+    latency: Histogram<f64>,
+    writes: Labelled,
+    events: Labelled,
+    drift: Labelled,
+    published: Labelled,
+    publish_duration: Histogram<f64>,
+    consumed: Counter<u64>,
+    sent: Counter<u64>,
+    process_duration: Histogram<f64>,
+    operation_duration: Histogram<f64>,
+    messaging: Messaging,
+}
+
+impl Metrics {
+    /// Instruments for `namespace`, with Kafka as the messaging system.
+    ///
+    /// # Errors
+    /// OpenTelemetry refused an instrument or a view: a fault in this file.
+    pub fn new(namespace: &str) -> anyhow::Result<Arc<Self>> {
+        Self::with_system(namespace, "kafka")
+    }
+
+    /// The same, where `messaging_system` is not Kafka (the embedded log: `khala`).
+    pub fn with_system(namespace: &str, system: &'static str) -> anyhow::Result<Arc<Self>> {
+        let registry = Registry::new();
+        let provider = provider(&registry, namespace)?;
+        let meter = provider.meter("khala");
+        let gauges = Arc::new(Gauges::default());
+        gauges.register(&meter);
+        let messaging = Messaging::new(system);
+        let metrics = Self {
+            lag_events: lag_events(&meter),
+            latency: seconds(
+                &meter,
+                "khala.projection.latency",
+                "Record timestamp until visible in the store.",
+            ),
+            writes: Labelled::new(
+                &meter,
+                "khala.projection.writes",
+                "Store commits.",
+                "result",
+                &WRITE_RESULTS,
+            ),
+            events: Labelled::new(
+                &meter,
+                "khala.projection.events",
+                "Records applied.",
+                "result",
+                &EVENT_RESULTS,
+            ),
+            drift: Labelled::new(
+                &meter,
+                "khala.projection.drift",
+                "Drift found.",
+                "reason",
+                &DRIFT_REASONS,
+            ),
+            published: Labelled::new(&meter, "khala.publish", "Events published.", "result", &PUBLISH_RESULTS),
+            publish_duration: seconds(
+                &meter,
+                "khala.publish.duration",
+                "Until the log acknowledged, per call.",
+            ),
+            consumed: messages(
+                &meter,
+                "messaging.client.consumed.messages",
+                "Records read from the log.",
+            ),
+            sent: messages(&meter, "messaging.client.sent.messages", "Records written to the log."),
+            process_duration: seconds(&meter, "messaging.process.duration", "Processing of one batch."),
+            operation_duration: seconds(&meter, "messaging.client.operation.duration", "One call to the log."),
+            messaging,
+            gauges,
+            registry,
+            _provider: provider,
+        };
+        metrics.consumed(0);
+        metrics.sent(0);
+        Ok(Arc::new(metrics))
+    }
+
+    /// A commit of `partition` went through; the log's end is `lag_events` past it.
+    pub fn committed(&self, partition: PartitionId, lag_events: u64) {
+        self.lag_events.record(lag_events, &[]);
+        self.gauges.lock().entry(partition).or_default().backlog_events = lag_events;
+    }
+
+    /// `count` records became visible `seconds` after their timestamp.
+    pub fn latency(&self, seconds: f64, count: u64) {
+        // OpenTelemetry has no "record n times"; without attributes one costs some 20 ns.
+        for _ in 0..count {
+            self.latency.record(seconds.max(0.0), &[]);
+        }
+    }
+
+    /// A commit in the store: `ok` or `error`.
+    pub fn write(&self, result: &'static str) {
+        self.writes.add(result, 1);
+    }
+
+    /// Records of a batch that was committed.
+    pub fn events(&self, accepted: u64, duplicates: u64, dead_letters: u64) {
+        self.events.add("accepted", accepted);
+        self.events.add("duplicate", duplicates);
+        self.events.add("dead_letter", dead_letters);
+    }
+
+    /// Drift, by one of [`DRIFT_REASONS`]. Other names (`normal`, `first_start`, `log_replaced`) are no drift and
+    /// count nothing, so that a recovery's name can be passed as it is.
+    pub fn drift(&self, reason: &'static str) {
+        self.drift.add(reason, 1);
+    }
+
+    /// What `partition` has yet to apply: events, and the age of the oldest of them in seconds.
+    pub fn backlog(&self, partition: PartitionId, events: u64, lag_seconds: f64) {
+        let mut partitions = self.gauges.lock();
+        let gauges = partitions.entry(partition).or_default();
+        gauges.backlog_events = events;
+        gauges.lag_seconds = lag_seconds.max(0.0);
+    }
+
+    /// `partition` is held for this reason, or not any more; earlier reasons go to 0.
+    pub fn held(&self, partition: PartitionId, reason: Option<&'static str>) {
+        let mut partitions = self.gauges.lock();
+        let held = &mut partitions.entry(partition).or_default().held;
+        held.values_mut().for_each(|is_held| *is_held = 0);
+        if let Some(reason) = reason {
+            held.insert(reason, 1);
+        }
+    }
+
+    /// `partition` is somebody else's now: its gauges vanish.
+    pub fn forget_partition(&self, partition: PartitionId) {
+        self.gauges.lock().remove(&partition);
+    }
+
+    /// A call that published `count` events ended after `seconds`: `ok`, `rejected` (bad events) or `error`.
+    pub fn published(&self, result: &'static str, seconds: f64, count: u64) {
+        self.published.add(result, count);
+        if let Some(labels) = self.published.labels.get(result) {
+            self.publish_duration.record(seconds, labels);
+        }
+    }
+
+    /// Records read from the log.
+    pub fn consumed(&self, count: u64) {
+        self.consumed.add(count, &self.messaging.poll);
+    }
+
+    /// Records written to the log.
+    pub fn sent(&self, count: u64) {
+        self.sent.add(count, &self.messaging.send);
+    }
+
+    /// One batch was processed, from fetched to committed.
+    pub fn processed(&self, seconds: f64) {
+        self.process_duration.record(seconds, &self.messaging.process);
+    }
+
+    /// A call to the log: `send`, `poll` or `commit`; other names count nothing.
+    pub fn operation(&self, name: &'static str, seconds: f64) {
+        if let Some(labels) = self.messaging.operations.get(name) {
+            self.operation_duration.record(seconds, labels);
+        }
+    }
+
+    /// Prometheus' text format.
+    pub fn render(&self) -> String {
+        // Fails only for a family without a name or without series; ours have both.
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_default()
+    }
+}

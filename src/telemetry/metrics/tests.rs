@@ -1,0 +1,69 @@
+use super::*;
+
+const P0: PartitionId = PartitionId(0);
+
+#[test]
+fn the_text_is_what_dashboards_hold_on_to() {
+    let metrics = Metrics::new("khala").unwrap();
+    metrics.committed(P0, 3);
+    metrics.backlog(P0, 3, 1.5);
+    metrics.backlog(PartitionId(1), 0, 0.0);
+    metrics.held(PartitionId(1), Some("log_replaced"));
+    metrics.latency(0.002, 2);
+    metrics.write("ok");
+    metrics.events(5, 2, 1);
+    metrics.drift("sink_lost");
+    metrics.published("ok", 0.004, 7);
+    metrics.consumed(8);
+    metrics.sent(1);
+    metrics.processed(0.003);
+    metrics.operation("commit", 0.006);
+    insta::assert_snapshot!(metrics.render());
+}
+
+#[test]
+fn counters_stand_at_zero_before_anything_happened() {
+    let text = Metrics::new("blue").unwrap().render();
+    for reason in DRIFT_REASONS {
+        let line = format!("khala_projection_drift_total{{reason=\"{reason}\",namespace=\"blue\"}} 0\n");
+        assert!(text.contains(&line), "no {line} in\n{text}");
+    }
+    for line in [
+        "khala_projection_writes_total{result=\"error\",namespace=\"blue\"} 0\n",
+        "khala_projection_events_total{result=\"dead_letter\",namespace=\"blue\"} 0\n",
+        "khala_publish_total{result=\"error\",namespace=\"blue\"} 0\n",
+    ] {
+        assert!(text.contains(line), "no {line} in\n{text}");
+    }
+    assert!(!text.contains("_total_total") && !text.contains("otel_scope"), "{text}");
+}
+
+#[test]
+fn a_partition_given_up_leaves_no_gauge() {
+    let metrics = Metrics::new("khala").unwrap();
+    metrics.backlog(P0, 3, 1.5);
+    metrics.held(P0, Some("log_replaced"));
+    assert!(
+        metrics
+            .render()
+            .contains("khala_projection_held{partition=\"0\",reason=\"log_replaced\",namespace=\"khala\"} 1")
+    );
+    metrics.held(P0, None);
+    assert!(
+        metrics
+            .render()
+            .contains("khala_projection_held{partition=\"0\",reason=\"log_replaced\",namespace=\"khala\"} 0")
+    );
+    metrics.forget_partition(P0);
+    assert!(!metrics.render().contains("partition=\"0\""), "{}", metrics.render());
+}
+
+#[test]
+fn a_name_outside_the_set_makes_no_series() {
+    let metrics = Metrics::new("khala").unwrap();
+    let before = metrics.render();
+    metrics.drift("normal");
+    metrics.operation("dance", 1.0);
+    metrics.published("perhaps", 1.0, 1);
+    assert_eq!(metrics.render(), before);
+}
