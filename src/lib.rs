@@ -3,9 +3,10 @@
 //! - [`pure`]: events, acceptance, folds, checkpoints, recovery, the partition machine. No IO.
 //! - [`log`] and [`store`]: the two seams, with Kafka, Redis and the embedded default behind them.
 //! - [`projector`]: drives one partition machine per assigned partition.
-//! - [`serve`], [`cli`]: what people and programs call.
+//! - [`access`]: what commands and HTTP do alike. [`serve`], [`cli`]: what people and programs call.
 //! - [`telemetry`]: instruments and logs. [`config`]: settings, read once.
 
+pub mod access;
 pub mod cli;
 pub mod config;
 pub mod log;

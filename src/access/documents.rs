@@ -1,0 +1,190 @@
+//! Documents and streams as readers get them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Access, AccessError};
+use crate::pure::entity::{Entity, Kind};
+use crate::pure::place::{NextOffset, PartitionId};
+use crate::pure::time::Time;
+use crate::store::ListQuery;
+
+/// A heartbeat older than this is stale.
+const HEARTBEAT_FRESH_MS: i64 = 120_000;
+/// Documents read from a partition at once.
+const CHUNK: usize = 200;
+
+/// Which documents to list.
+#[derive(Clone, Debug)]
+pub struct ListRequest {
+    /// Runs or workers.
+    pub kind: Kind,
+    /// Only those of this status.
+    pub status: Option<String>,
+    /// Only those updated at or after this, by the log's clock.
+    pub since: Option<Time>,
+    /// At most this many.
+    pub limit: usize,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+}
+
+/// Some documents, the most recently updated first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page {
+    /// The documents.
+    pub documents: Vec<Value>,
+    /// Where the next page begins; null if this is the last.
+    pub cursor: Option<String>,
+}
+
+/// One event of an entity's stream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StreamEvent {
+    /// Its place in the stream.
+    pub seq: u64,
+    /// The event as structured `CloudEvents` JSON.
+    pub event: Value,
+}
+
+impl Access {
+    /// One document; workers get their `heartbeat_state`.
+    ///
+    /// # Errors
+    /// `NotFound`; log or store do not answer.
+    pub async fn document(&self, entity: &Entity, now_ms: i64) -> Result<Value, AccessError> {
+        let partition = self.home(entity).await?;
+        let json = self.store.document(partition, entity).await?.ok_or_else(|| self.no_such(entity))?;
+        let mut document = parse(&json)?;
+        add_heartbeat_state(&mut document, now_ms);
+        Ok(document)
+    }
+
+    fn no_such(&self, entity: &Entity) -> AccessError {
+        let namespace = &self.settings.namespace;
+        AccessError::NotFound(format!("no {} {} in namespace {namespace}", entity.kind().name(), entity.id()))
+    }
+
+    /// Documents of a kind, the most recently updated first.
+    ///
+    /// # Errors
+    /// The cursor is none; log or store do not answer.
+    pub async fn list(&self, request: &ListRequest, now_ms: i64) -> Result<Page, AccessError> {
+        let before = request.cursor.as_deref().map(read_cursor).transpose()?;
+        let mut found: Vec<(String, String, Value)> = Vec::new();
+        for partition in self.partitions().await? {
+            self.list_partition(partition, request, before.as_ref(), &mut found).await?;
+        }
+        found.sort_by(|a, b| (&b.0, &b.1).cmp(&(&a.0, &a.1)));
+        let more = found.len() > request.limit;
+        found.truncate(request.limit);
+        let cursor = found.last().filter(|_| more).map(|(updated_at, id, _)| format!("{updated_at}|{id}"));
+        let documents = found.into_iter().map(|(_, _, mut document)| {
+            add_heartbeat_state(&mut document, now_ms);
+            document
+        });
+        Ok(Page { documents: documents.collect(), cursor })
+    }
+
+    /// Adds a partition's documents that fit, at most one more than asked for. Its index is ordered by offset, and
+    /// so by the log's clock as far as that runs forward.
+    async fn list_partition(
+        &self,
+        partition: PartitionId,
+        request: &ListRequest,
+        before: Option<&(String, String)>,
+        found: &mut Vec<(String, String, Value)>,
+    ) -> Result<(), AccessError> {
+        let since = request.since.map(|since| since.to_string()).unwrap_or_default();
+        let (mut skip, mut taken) = (0, 0);
+        loop {
+            let query = ListQuery { kind: request.kind, skip, limit: CHUNK };
+            let chunk: Vec<(NextOffset, Vec<u8>)> = self.store.list(partition, &query).await?;
+            let last_chunk = chunk.len() < CHUNK;
+            for (_, json) in chunk {
+                let document = parse(&json)?;
+                let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
+                let place = (text("updated_at"), text("document_id"));
+                let fits = request.status.as_ref().is_none_or(|status| document["status"] == status.as_str());
+                if place.0 < since || !fits || before.is_some_and(|before| place >= *before) {
+                    continue;
+                }
+                found.push((place.0, place.1, document));
+                taken += 1;
+            }
+            if last_chunk || taken > request.limit {
+                return Ok(());
+            }
+            skip += CHUNK;
+        }
+    }
+
+    /// Events of an entity's stream above `after`, waiting up to `wait` for a first one.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such entity; log or store do not answer.
+    pub async fn events(
+        &self,
+        entity: &Entity,
+        after: u64,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<StreamEvent>, AccessError> {
+        let partition = self.home(entity).await?;
+        let entries = self.store.events(partition, entity, after, limit, wait).await?;
+        if entries.is_empty() && self.store.document(partition, entity).await?.is_none() {
+            return Err(self.no_such(entity));
+        }
+        let event = |entry: crate::store::StreamEntry| {
+            Ok(StreamEvent { seq: entry.seq, event: parse(&entry.json)? })
+        };
+        entries.into_iter().map(event).collect()
+    }
+}
+
+fn parse(json: &[u8]) -> Result<Value, AccessError> {
+    serde_json::from_slice(json).map_err(|error| AccessError::Failed(format!("a stored document is no JSON: {error}")))
+}
+
+fn read_cursor(text: &str) -> Result<(String, String), AccessError> {
+    let parts = text.split_once('|').filter(|(_, id)| !id.is_empty());
+    let (updated_at, id) = parts.ok_or_else(|| AccessError::BadRequest(format!("cursor {text:?} is none of ours")))?;
+    Ok((updated_at.to_owned(), id.to_owned()))
+}
+
+/// How a worker's heartbeat looks from here: added where it is read, never stored.
+fn add_heartbeat_state(document: &mut Value, now_ms: i64) {
+    if document["kind"] != Kind::Worker.document() {
+        return;
+    }
+    let at = document["last_heartbeat_at"].as_str().and_then(Time::parse);
+    let state = match at {
+        None => "missing",
+        Some(at) if now_ms.saturating_sub(at.ms()) <= HEARTBEAT_FRESH_MS => "fresh",
+        Some(_) => "stale",
+    };
+    document["heartbeat_state"] = state.into();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_heartbeat_is_fresh_for_two_minutes() {
+        let state = |heartbeat: Value, now_ms| {
+            let mut document = json!({"kind": "worker_summary", "last_heartbeat_at": heartbeat});
+            add_heartbeat_state(&mut document, now_ms);
+            document["heartbeat_state"].clone()
+        };
+        assert_eq!(state(Value::Null, 0), "missing");
+        assert_eq!(state(json!("1970-01-01T00:00:00.000Z"), 120_000), "fresh");
+        assert_eq!(state(json!("1970-01-01T00:00:00.000Z"), 120_001), "stale");
+        let mut run = json!({"kind": "run_summary"});
+        add_heartbeat_state(&mut run, 0);
+        assert_eq!(run, json!({"kind": "run_summary"}));
+    }
+}

@@ -1,0 +1,104 @@
+//! What commands and HTTP do alike: publish, read documents and streams, tell how things stand.
+//! In: a log, a store, settings; in a server also its board. Out: values that serialise, or an error that says
+//! what a caller does about it. Invariant: nothing here writes to the store.
+
+mod dead_letters;
+mod documents;
+mod open;
+mod publish;
+mod status;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::dead_letters::{DeadLetter, Header};
+pub use self::documents::{ListRequest, Page, StreamEvent};
+pub use self::open::{Opened, open, open_log, open_store};
+pub use self::publish::{Publication, Published, prepare_event};
+pub use self::status::{CheckpointRow, PartitionRow, StatusReport, Totals};
+
+use crate::config::Settings;
+use crate::log::{Log, LogError};
+use crate::projector::StatusBoard;
+use crate::pure::entity::Entity;
+use crate::pure::place::PartitionId;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Metrics;
+
+/// What went wrong, by what the caller does about it. The text is for people.
+#[derive(Clone, Debug, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "code", content = "message", rename_all = "snake_case")]
+pub enum AccessError {
+    /// The request makes no sense; change it.
+    #[error("{0}")]
+    BadRequest(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// Log or store are away; try again later.
+    #[error("{0}")]
+    Unreachable(String),
+    /// A person must act.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<LogError> for AccessError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Unreachable { .. } | LogError::Moved { .. } => Self::Unreachable(error.to_string()),
+            LogError::Refused(words) => Self::Failed(words),
+        }
+    }
+}
+
+impl From<StoreError> for AccessError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// What a running server has beside log and store.
+#[derive(Clone)]
+pub struct Serving {
+    /// What its partitions do.
+    pub board: Arc<StatusBoard>,
+    /// Its instruments.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Log and store behind one door.
+#[derive(Clone)]
+pub struct Access {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The settings in force.
+    pub settings: Arc<Settings>,
+    /// In a server.
+    pub serving: Option<Serving>,
+}
+
+impl Access {
+    /// The partition that an entity's key belongs to.
+    ///
+    /// # Errors
+    /// The log does not answer.
+    pub async fn home(&self, entity: &Entity) -> Result<PartitionId, AccessError> {
+        let partitions = self.log.topic().await?.partitions;
+        Ok(self.settings.partitioner.place(entity.subject().as_bytes(), partitions))
+    }
+
+    /// All partitions of the events' topic.
+    ///
+    /// # Errors
+    /// The log does not answer.
+    pub async fn partitions(&self) -> Result<Vec<PartitionId>, AccessError> {
+        Ok((0..self.log.topic().await?.partitions).map(PartitionId).collect())
+    }
+}

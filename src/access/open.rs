@@ -1,0 +1,102 @@
+//! Opens what the settings name.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Access, AccessError};
+use crate::config::{LogTarget, Settings, StoreTarget};
+use crate::log::Log;
+use crate::log::embedded::{EmbeddedLog, EmbeddedSettings, RunningServer, in_use};
+use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::store::Store;
+use crate::store::embedded::{EmbeddedSettings as EmbeddedStoreSettings, EmbeddedStore};
+use crate::store::redis::{RedisSettings, RedisStore};
+
+/// What the settings led to.
+pub enum Opened {
+    /// Log and store, ours.
+    Direct(Access),
+    /// A running process owns the embedded directory.
+    Running(RunningServer),
+}
+
+/// Opens log and store, or finds the process that owns their directory.
+///
+/// # Errors
+/// A setting is refused, or a directory cannot be opened.
+pub fn open(settings: &Arc<Settings>) -> Result<Opened, AccessError> {
+    if let Some(server) = directories(settings).find_map(in_use) {
+        return Ok(Opened::Running(server));
+    }
+    Ok(Opened::Direct(Access {
+        log: open_log(settings)?,
+        store: open_store(settings)?,
+        settings: Arc::clone(settings),
+        serving: None,
+    }))
+}
+
+fn directories(settings: &Settings) -> impl Iterator<Item = &Path> {
+    let log = match &settings.log {
+        LogTarget::Embedded(dir) => Some(dir.as_path()),
+        LogTarget::Kafka(_) => None,
+    };
+    let store = match &settings.store {
+        StoreTarget::Embedded(dir) => Some(dir.as_path()),
+        StoreTarget::Redis(_) => None,
+    };
+    log.into_iter().chain(store)
+}
+
+/// Opens the log.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_log(settings: &Settings) -> Result<Arc<dyn Log>, AccessError> {
+    Ok(match &settings.log {
+        LogTarget::Embedded(dir) => Arc::new(EmbeddedLog::open(
+            dir,
+            EmbeddedSettings {
+                topic: settings.topic.clone(),
+                group: settings.namespace.clone(),
+                partitions: settings.partitions,
+                partitioner: settings.partitioner,
+            },
+        )?),
+        LogTarget::Kafka(bootstrap) => Arc::new(KafkaLog::new(KafkaSettings {
+            bootstrap: bootstrap.clone(),
+            topic: settings.topic.clone(),
+            group: settings.namespace.clone(),
+            partitions: settings.partitions,
+            replication_factor: settings.replication_factor,
+            partitioner: settings.partitioner,
+            max_event_bytes: settings.max_event_bytes,
+            properties: settings.kafka.clone(),
+        })?),
+    })
+}
+
+/// Opens the store.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, AccessError> {
+    Ok(match &settings.store {
+        StoreTarget::Embedded(dir) => Arc::new(EmbeddedStore::open(
+            dir,
+            &settings.namespace,
+            EmbeddedStoreSettings {
+                events_kept: settings.events_kept,
+                history_kept: settings.history_kept,
+            },
+        )?),
+        StoreTarget::Redis(url) => Arc::new(RedisStore::new(RedisSettings {
+            url: url.clone(),
+            namespace: settings.namespace.clone(),
+            timeout: settings.store_timeout,
+            events_kept: settings.events_kept,
+            history_kept: settings.history_kept,
+            allow_eviction: settings.allow_eviction,
+        })?),
+    })
+}

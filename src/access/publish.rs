@@ -1,0 +1,70 @@
+//! Events from outside into the log. In: structured events. Out: where each went, once the log has it for good.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Access, AccessError};
+use crate::log::{LogError, NewRecord, Role};
+use crate::pure::event::{Rejection, decode_structured};
+
+/// A legal event on its way.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// Its id.
+    pub id: String,
+    /// What goes into the log.
+    pub record: NewRecord,
+}
+
+/// Where an event went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Its id.
+    pub id: String,
+    /// The partition.
+    pub partition: u32,
+    /// Its place there.
+    pub offset: u64,
+}
+
+/// Checks one structured event; the record key is its subject.
+///
+/// # Errors
+/// The first rule of INTERFACE.md §1 that it breaks.
+pub fn prepare_event(value: &[u8], max_event_bytes: usize) -> Result<Publication, Rejection> {
+    let event = decode_structured(value, max_event_bytes)?;
+    Ok(Publication {
+        id: event.id().to_owned(),
+        record: NewRecord {
+            partition: None,
+            key: Some(event.subject().as_bytes().to_vec()),
+            value: Some(value.to_vec()),
+            headers: vec![("content-type".to_owned(), Some(b"application/cloudevents+json".to_vec()))],
+        },
+    })
+}
+
+impl Access {
+    /// Appends events; returns when the log has each for good or has refused it, in the order given.
+    pub async fn publish(&self, publications: Vec<Publication>) -> Vec<Result<Published, AccessError>> {
+        let started = Instant::now();
+        let (ids, records): (Vec<_>, Vec<_>) = publications.into_iter().map(|p| (p.id, p.record)).unzip();
+        let results: Vec<Result<_, LogError>> = self.log.append(Role::Events, records).await;
+        let seconds = started.elapsed().as_secs_f64();
+        let done = results.iter().filter(|result| result.is_ok()).count();
+        if let Some(serving) = &self.serving {
+            for (result, count) in [("ok", done), ("error", results.len() - done)] {
+                if count > 0 {
+                    serving.metrics.published(result, seconds, count as u64);
+                }
+            }
+        }
+        let place = |(id, result): (String, Result<_, LogError>)| {
+            result.map_err(AccessError::from).map(|(partition, offset): (crate::pure::place::PartitionId, crate::pure::place::Offset)| {
+                Published { id, partition: partition.0, offset: offset.0 }
+            })
+        };
+        ids.into_iter().zip(results).map(place).collect()
+    }
+}

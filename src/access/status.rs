@@ -1,0 +1,257 @@
+//! How things stand: each partition, its checkpoint against the log's end, why it is held.
+//! A server tells of its own partitions what its drivers know; of others, and from outside, the same recovery table
+//! is asked that a projector asks.
+
+use futures_util::future::try_join_all;
+use serde::{Deserialize, Serialize};
+
+use super::{Access, AccessError};
+use crate::projector::{PartitionStatus, compare, last_record_of};
+use crate::pure::checkpoint::Checkpoint;
+use crate::pure::place::{NextOffset, Offset, PartitionId};
+use crate::pure::recovery::{self, LastRecord, Step};
+use crate::store::{self, StoreError};
+
+/// One partition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PartitionRow {
+    /// Its number.
+    pub partition: u32,
+    /// The next offset to apply.
+    pub offset: u64,
+    /// The log's end.
+    pub end: u64,
+    /// Offsets between them.
+    pub lag_events: u64,
+    /// Age of the oldest record not yet applied; 0 when caught up.
+    pub lag_seconds: f64,
+    /// `running`, `held`, `retrying`, `recovering`; `stopped` where nobody owns it.
+    pub state: String,
+    /// Why it is held, in one word.
+    pub reason: Option<String>,
+    /// Why it is held or retrying, in words.
+    pub detail: Option<String>,
+    /// The owner's token.
+    pub owner: Option<String>,
+    /// Entities whose events wait for a repair.
+    pub parked: usize,
+}
+
+/// Sums over all partitions.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Records applied.
+    pub records: u64,
+    /// Events accepted.
+    pub accepted: u64,
+    /// Events seen before.
+    pub duplicates: u64,
+    /// Records that are no legal events.
+    pub dead_letters: u64,
+    /// Offsets not yet applied.
+    pub lag_events: u64,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The namespace.
+    pub namespace: String,
+    /// The events' topic.
+    pub topic: String,
+    /// By number.
+    pub partitions: Vec<PartitionRow>,
+    /// Sums.
+    pub totals: Totals,
+}
+
+/// One mark of the history.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckpointRow {
+    /// The partition.
+    pub partition: u32,
+    /// The next offset to apply.
+    pub offset: u64,
+    /// `<offset>:<timestamp>:<crc32c>` of the last record applied; empty if none was.
+    pub last_record: String,
+    /// Records applied so far.
+    pub records: u64,
+    /// Events accepted so far.
+    pub accepted: u64,
+    /// Events seen before, so far.
+    pub duplicates: u64,
+    /// Dead letters so far.
+    pub dead_letters: u64,
+    /// Over all documents.
+    pub digest: String,
+    /// When it was written.
+    pub written_at: String,
+    /// Whether it lies inside the log and its last record is still the one it names.
+    pub good: bool,
+    /// Whether an audit found its documents equal to the log.
+    pub verified: bool,
+}
+
+impl Access {
+    /// How things stand now.
+    ///
+    /// # Errors
+    /// Log or store do not answer.
+    pub async fn status(&self, now_ms: i64) -> Result<StatusReport, AccessError> {
+        let board = self.serving.as_ref().map(|serving| serving.board.snapshot()).unwrap_or_default();
+        let partitions = self.partitions().await?;
+        let rows = partitions.into_iter().map(|partition| {
+            let known = board.iter().find(|status| status.partition == partition);
+            self.partition(partition, known, now_ms)
+        });
+        let mut totals = Totals::default();
+        let mut partitions = Vec::new();
+        for (row, checkpoint) in try_join_all(rows).await? {
+            totals.lag_events += row.lag_events;
+            if let Some(checkpoint) = checkpoint {
+                totals.records += checkpoint.records;
+                totals.accepted += checkpoint.accepted;
+                totals.duplicates += checkpoint.duplicates;
+                totals.dead_letters += checkpoint.dead_letters;
+            }
+            partitions.push(row);
+        }
+        let (namespace, topic) = (self.settings.namespace.clone(), self.settings.topic.clone());
+        Ok(StatusReport { namespace, topic, partitions, totals })
+    }
+
+    async fn partition(
+        &self,
+        partition: PartitionId,
+        known: Option<&PartitionStatus>,
+        now_ms: i64,
+    ) -> Result<(PartitionRow, Option<Checkpoint>), AccessError> {
+        let bounds = self.log.bounds(partition).await?;
+        let checkpoint = match self.store.checkpoint(partition).await {
+            Ok(checkpoint) => checkpoint,
+            Err(StoreError::Corrupt { .. }) => None,
+            // A server tells what it knows of its own partitions also while the store is away.
+            Err(error) => match known {
+                Some(_) => None,
+                None => return Err(error.into()),
+            },
+        };
+        let next = checkpoint.as_ref().map(|checkpoint| checkpoint.next).or(known.and_then(|known| known.offset));
+        let next = next.unwrap_or(bounds.first);
+        let mut row = PartitionRow {
+            partition: partition.0,
+            offset: next.0,
+            end: bounds.end.0,
+            lag_events: next.until(bounds.end),
+            lag_seconds: self.lag_seconds(partition, next, bounds.end, now_ms).await?,
+            state: "stopped".to_owned(),
+            reason: None,
+            detail: None,
+            owner: None,
+            parked: 0,
+        };
+        match known {
+            Some(known) => {
+                row.state = known.state_name().to_owned();
+                row.reason = known.reason().map(str::to_owned);
+                row.detail = known.detail().map(str::to_owned);
+                row.owner = Some(known.owner.clone());
+                row.parked = known.parked;
+            }
+            None => self.from_outside(partition, checkpoint.clone(), &mut row).await?,
+        }
+        Ok((row, checkpoint))
+    }
+
+    /// Age of the record at the checkpoint; 0 if there is none.
+    async fn lag_seconds(
+        &self,
+        partition: PartitionId,
+        next: NextOffset,
+        end: NextOffset,
+        now_ms: i64,
+    ) -> Result<f64, AccessError> {
+        if next >= end {
+            return Ok(0.0);
+        }
+        let record = self.log.record_at(partition, Offset(next.0)).await?;
+        let age_ms = record.map_or(0, |record| now_ms.saturating_sub(record.timestamp_ms).max(0));
+        Ok(age_ms as f64 / 1000.0)
+    }
+
+    /// What a projector would find.
+    async fn from_outside(
+        &self,
+        partition: PartitionId,
+        checkpoint: Option<Checkpoint>,
+        row: &mut PartitionRow,
+    ) -> Result<(), AccessError> {
+        let owner = self.store.owner(partition).await?;
+        let parked = self.store.parked(partition).await?;
+        row.parked = parked.len();
+        let marks = self.store.history(partition, 100).await?;
+        let opened = store::Opened {
+            namespace_partitions: checkpoint.as_ref().map(|checkpoint| checkpoint.partitions),
+            checkpoint,
+            marks,
+            parked,
+        };
+        let survey = compare(&*self.log, partition, opened).await?;
+        let (step, called) = recovery::decide(&survey);
+        let held = matches!(step, Step::Hold | Step::RewindTo(_));
+        if owner.is_some() {
+            row.state = if held { "held" } else { "running" }.to_owned();
+        }
+        if held {
+            row.reason = Some(called.name().to_owned());
+            row.detail = Some(recovery::explain(&survey, step, called));
+        }
+        row.owner = owner.map(|owner| owner.0);
+        Ok(())
+    }
+
+    /// Marks, by partition, the newest first.
+    ///
+    /// # Errors
+    /// There is no such partition; log or store do not answer.
+    pub async fn checkpoints(
+        &self,
+        only: Option<u32>,
+        limit: usize,
+    ) -> Result<Vec<CheckpointRow>, AccessError> {
+        let partitions = self.partitions().await?;
+        if let Some(wanted) = only.filter(|wanted| !partitions.contains(&PartitionId(*wanted))) {
+            let last = partitions.len().saturating_sub(1);
+            return Err(AccessError::BadRequest(format!("there is no partition {wanted}; the last one is {last}")));
+        }
+        let mut rows = Vec::new();
+        for partition in partitions.into_iter().filter(|partition| only.is_none_or(|only| only == partition.0)) {
+            let bounds = self.log.bounds(partition).await?;
+            for mark in self.store.history(partition, limit).await? {
+                let inside = mark.next >= bounds.first && mark.next <= bounds.end;
+                let found = last_record_of(&*self.log, partition, &mark, (bounds.first, bounds.end)).await?;
+                rows.push(row(partition, &mark, inside && found == LastRecord::Matches));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn row(partition: PartitionId, mark: &Checkpoint, good: bool) -> CheckpointRow {
+    let [offset, last_record, digest, ..] = mark.fields();
+    debug_assert_eq!(offset, mark.next.to_string());
+    let written_at = mark.fields()[11].clone();
+    CheckpointRow {
+        partition: partition.0,
+        offset: mark.next.0,
+        last_record,
+        records: mark.records,
+        accepted: mark.accepted,
+        duplicates: mark.duplicates,
+        dead_letters: mark.dead_letters,
+        digest,
+        written_at,
+        good,
+        verified: false,
+    }
+}
