@@ -42,6 +42,8 @@ pub struct EmbeddedSettings {
     pub partitioner: Partitioner,
 }
 
+const MEMTABLE_BYTES: u64 = 32 << 20;
+
 /// See [`Log`]. The directory is free again when it and all its readers are dropped.
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
@@ -79,8 +81,11 @@ impl From<DiskError> for LogError {
     }
 }
 
+/// Chunks stand beside the keys, so that compaction moves keys only. Memory for what is not yet in tables is bounded.
 fn records_options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default().with_kv_separation(Some(KvSeparationOptions::default()))
+    KeyspaceCreateOptions::default()
+        .with_kv_separation(Some(KvSeparationOptions::default()))
+        .max_memtable_size(MEMTABLE_BYTES)
 }
 
 impl EmbeddedLog {
