@@ -2,6 +2,7 @@
 //!
 //! - [`pure`]: events, acceptance, folds, checkpoints, recovery, the partition machine. No IO.
 //! - [`log`] and [`store`]: the two seams, with Kafka, Redis and the embedded default behind them.
+//! - `disk`: the directory of the embedded default: lock, database, synced batches.
 //! - [`projector`]: drives one partition machine per assigned partition.
 //! - [`access`]: what commands and HTTP do alike. [`serve`], [`cli`]: what people and programs call.
 //! - [`telemetry`]: instruments and logs. [`config`]: settings, read once.
@@ -9,6 +10,7 @@
 pub mod access;
 pub mod cli;
 pub mod config;
+mod disk;
 pub mod log;
 pub mod projector;
 pub mod pure;
