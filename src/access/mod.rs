@@ -44,6 +44,11 @@ pub enum AccessError {
     Failed(String),
 }
 
+/// Log or store are set up in a way that cannot be gone on with: a person must change it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
 impl From<LogError> for AccessError {
     fn from(error: LogError) -> Self {
         match error {

@@ -1,0 +1,59 @@
+//! Errors as HTTP answers: `{"error":{"code","message","detail"}}`.
+
+use axum::Json;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::access::AccessError;
+
+/// An answer that can only be an error.
+pub(super) struct HttpError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    detail: Value,
+}
+
+impl HttpError {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), detail: Value::Null }
+    }
+
+    pub(super) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    pub(super) fn with_detail(mut self, detail: Value) -> Self {
+        self.detail = detail;
+        self
+    }
+}
+
+impl From<AccessError> for HttpError {
+    fn from(error: AccessError) -> Self {
+        let message = error.to_string();
+        match error {
+            AccessError::BadRequest(_) => Self::bad_request("bad_request", message),
+            AccessError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
+            AccessError::Unreachable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unreachable", message),
+            AccessError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message),
+        }
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let body = json!({"error": {"code": self.code, "message": self.message, "detail": self.detail}});
+        (self.status, Json(body)).into_response()
+    }
+}
+
+pub(super) async fn no_such_path(uri: Uri) -> HttpError {
+    HttpError::new(StatusCode::NOT_FOUND, "no_such_path", format!("there is nothing at {}", uri.path()))
+}
+
+pub(super) async fn wrong_method(uri: Uri) -> HttpError {
+    let message = format!("{} does not take this method", uri.path());
+    HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message)
+}

@@ -1,0 +1,94 @@
+//! What operators and machines ask: health, metrics, status, checkpoints, dead letters.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::error::HttpError;
+use super::{ASSIGNMENT_PATIENCE, App};
+use crate::projector::now_ms;
+use crate::pure::event::Reason;
+
+const MARKS_DEFAULT: usize = 20;
+const LETTERS_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 10_000;
+
+#[derive(Deserialize)]
+pub(super) struct CheckpointsQuery {
+    partition: Option<u32>,
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct DeadLettersQuery {
+    reason: Option<String>,
+    limit: Option<usize>,
+}
+
+/// The process is alive.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Nothing is held. A store that is away does not make it unready: publishing goes on without it.
+pub(super) async fn readyz(State(app): State<App>) -> Response {
+    let board = &app.serving.board;
+    let held: Vec<_> = board
+        .snapshot()
+        .into_iter()
+        .filter_map(|status| {
+            let reason = status.reason()?;
+            Some(json!({"partition": status.partition.0, "reason": reason, "detail": status.detail()}))
+        })
+        .collect();
+    if !held.is_empty() {
+        let body = json!({"ready": false, "why": "held", "held": held});
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
+    if !board.has_joined() && app.started.elapsed() < ASSIGNMENT_PATIENCE {
+        let body = json!({"ready": false, "why": "starting", "held": []});
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
+    Json(json!({"ready": true, "held": []})).into_response()
+}
+
+pub(super) async fn metrics(State(app): State<App>) -> Response {
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (content_type, app.serving.metrics.render()).into_response()
+}
+
+pub(super) async fn status(State(app): State<App>) -> Result<Response, HttpError> {
+    Ok(Json(app.access.status(now_ms()).await?).into_response())
+}
+
+pub(super) async fn checkpoints(
+    State(app): State<App>,
+    Query(query): Query<CheckpointsQuery>,
+) -> Result<Response, HttpError> {
+    let limit = query.limit.unwrap_or(MARKS_DEFAULT).min(LIMIT_MAX);
+    let rows = app.access.checkpoints(query.partition, limit).await?;
+    Ok(Json(json!({"checkpoints": rows})).into_response())
+}
+
+pub(super) async fn dead_letters(
+    State(app): State<App>,
+    Query(query): Query<DeadLettersQuery>,
+) -> Result<Response, HttpError> {
+    if let Some(reason) = query.reason.as_deref().filter(|reason| Reason::from_name(reason).is_none()) {
+        let legal = Reason::ALL.map(Reason::name).join(", ");
+        return Err(HttpError::bad_request("bad_request", format!("reason {reason:?}: one of {legal}")));
+    }
+    let limit = query.limit.unwrap_or(LETTERS_DEFAULT).min(LIMIT_MAX);
+    let letters = app.access.dead_letters(query.reason.as_deref(), limit).await?;
+    Ok(Json(json!({"dead_letters": letters})).into_response())
+}
+
+pub(super) async fn dead_letter(
+    State(app): State<App>,
+    Path((partition, offset)): Path<(u32, u64)>,
+) -> Result<Response, HttpError> {
+    Ok(Json(app.access.dead_letter(partition, offset).await?).into_response())
+}
