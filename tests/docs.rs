@@ -28,14 +28,14 @@ fn documents() -> Vec<(PathBuf, String)> {
         .into();
     for folder in ["docs", "docs/decisions"] {
         let entries = std::fs::read_dir(root.join(folder))
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
+            .expect("the documents' folder")
+            .map(|entry| entry.expect("a readable folder").path());
         found.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     }
     found.sort();
     found
         .into_iter()
-        .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+        .map(|path| (path.clone(), std::fs::read_to_string(path).expect("UTF-8")))
         .collect()
 }
 
@@ -123,7 +123,7 @@ fn help(command: &[String]) -> Result<String, String> {
         .args(command)
         .arg("--help")
         .output()
-        .unwrap();
+        .expect("khala runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let is_help = output.status.success() && text.contains("Usage:");
     if is_help {

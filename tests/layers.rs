@@ -60,10 +60,10 @@ struct Source {
 impl Source {
     /// Lines outside tests and comments, with their numbers.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let is_test_file = self.place.ends_with("/tests.rs") || self.place.contains("/tests/");
-        let before_tests = self.text.lines().take_while(move |line| !is_test_file);
+        let is_test = self.place.ends_with("/tests.rs") || self.place.contains("/tests/");
+        let text = if is_test { "" } else { self.text.as_str() };
         let mut in_tests = false;
-        (1..).zip(before_tests).filter(move |(_, line)| {
+        (1..).zip(text.lines()).filter(move |(_, line)| {
             // rustfmt keeps `mod tests {` and its `}` at the left edge.
             in_tests = (in_tests && *line != "}") || line.starts_with("mod tests {");
             !in_tests && !line.trim_start().starts_with("//")
@@ -77,14 +77,14 @@ fn sources(folder: &str) -> Vec<Source> {
     let mut folders: Vec<PathBuf> = vec![root.join(folder)];
     while let Some(folder) = folders.pop() {
         let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        for path in entries.map(|entry| entry.unwrap().path()) {
+        for path in entries.map(|entry| entry.expect("a readable folder").path()) {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let place = path.strip_prefix(root).unwrap().display().to_string();
+                let place = path.strip_prefix(root).expect("below the root").display().to_string();
                 found.push(Source {
                     place,
-                    text: std::fs::read_to_string(&path).unwrap(),
+                    text: std::fs::read_to_string(&path).expect("UTF-8"),
                 });
             }
         }
@@ -187,12 +187,12 @@ fn is_function(line: &str) -> bool {
 fn function_lines(lines: &[&str], first: &str) -> usize {
     let indent = &first[..first.len() - first.trim_start().len()];
     let closing = format!("{indent}}}");
-    let ends =
-        |line: &&&str| **line == closing || (line.starts_with(indent) && line.ends_with(';') && line.trim() == ");");
+    let declared = format!("{indent})");
+    let ends = |line: &&str| **line == closing || (line.starts_with(&declared) && line.ends_with(';'));
     if first.ends_with(';') || first.ends_with('}') {
         return 1;
     }
-    let length = lines.iter().position(|line| ends(&line)).unwrap_or(0);
+    let length = lines.iter().position(ends).unwrap_or(0);
     let code = |line: &&&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
     // Without the line of `fn` and of the closing brace.
     lines[..length].iter().filter(code).count().saturating_sub(1)

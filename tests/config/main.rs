@@ -16,7 +16,7 @@ struct Place {
 impl Place {
     fn with(toml: &str) -> Self {
         let place = Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir: tempfile::tempdir().expect("a temporary directory"),
         };
         place.write("khala.toml", toml);
         place
@@ -24,7 +24,7 @@ impl Place {
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, text).expect("a writable directory");
         path
     }
 
@@ -86,12 +86,14 @@ fn the_example_file_holds_every_key_with_its_default() {
     }
 
     let secret = place.write("secret", "hush");
-    let kafka: String = kafka
+    let kafka: Vec<&str> = kafka
         .lines()
         .filter(|line| is_setting(line))
-        .map(|line| format!("{}\n", &line[1..]))
+        .map(|line| &line[1..])
         .collect();
-    let kafka = kafka.replace("/run/secrets/kafka-password", secret.to_str().unwrap());
+    let kafka = kafka
+        .join("\n")
+        .replace("/run/secrets/kafka-password", secret.to_str().unwrap());
     let loaded = Place::with(&format!("[kafka]\n{kafka}")).load(&[], &[]).unwrap();
     assert_eq!(loaded.settings.kafka["sasl.password"], "hush");
     assert_eq!(loaded.settings.kafka["session.timeout.ms"], "10000");

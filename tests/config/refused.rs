@@ -49,7 +49,7 @@ fn what_is_unknown_is_refused_with_its_place_and_the_nearest_name() {
         ),
         (
             "KHALA_HOME",
-            "environment KHALA_HOME: unknown variable; the nearest legal one is `KHALA_LOG`",
+            "environment KHALA_HOME: unknown variable; the nearest legal one is `KHALA_HTTP`",
         ),
         (
             "KHALA_KAFKA_ACKS",

@@ -12,10 +12,7 @@ fn secrets_come_from_files_and_are_never_shown() {
     let password = place.write("password", "pa55word\n");
     place.write(
         "khala.toml",
-        &format!(
-            "[kafka]\n\"sasl.password_file\" = {:?}\n\"ssl.key.password\" = \"pa55\"",
-            password
-        ),
+        &format!("[kafka]\n\"sasl.password_file\" = {password:?}\n\"ssl.key.password\" = \"pa55\""),
     );
     let store = place.write("store", "redis://khala:pa55@redis:6379\n");
     let loaded = place

@@ -34,7 +34,7 @@ impl Gauges {
     }
 
     pub fn register(self: &Arc<Self>, meter: &Meter) {
-        let [backlog, lag, held] = PARTITION_GAUGES;
+        let [backlog_name, lag_name, held_name] = PARTITION_GAUGES;
         let gauges = Arc::clone(self);
         let observe = move |observer: &dyn AsyncInstrument<u64>| {
             for (partition, gauges) in gauges.lock().iter() {
@@ -43,7 +43,7 @@ impl Gauges {
         };
         let help = "Events in the log that are not applied yet.";
         meter
-            .u64_observable_gauge(backlog)
+            .u64_observable_gauge(backlog_name)
             .with_description(help)
             .with_callback(observe)
             .build();
@@ -55,23 +55,24 @@ impl Gauges {
         };
         let help = "Age of the oldest event that is not applied yet.";
         meter
-            .f64_observable_gauge(lag)
+            .f64_observable_gauge(lag_name)
             .with_unit("s")
             .with_description(help)
             .with_callback(observe)
             .build();
         let gauges = Arc::clone(self);
         let observe = move |observer: &dyn AsyncInstrument<u64>| {
-            for (partition, gauges) in gauges.lock().iter() {
-                let series = gauges.held.iter();
-                series.for_each(|(reason, held)| {
-                    observer.observe(*held, &[label(*partition), KeyValue::new("reason", *reason)])
-                });
+            let partitions = gauges.lock();
+            let series = partitions
+                .iter()
+                .flat_map(|(partition, gauges)| gauges.held.iter().map(|one| (*partition, one)));
+            for (partition, (reason, is_held)) in series {
+                observer.observe(*is_held, &[label(partition), KeyValue::new("reason", *reason)]);
             }
         };
         let help = "1 while a partition is stopped for a reason that a person must look at.";
         meter
-            .u64_observable_gauge(held)
+            .u64_observable_gauge(held_name)
             .with_description(help)
             .with_callback(observe)
             .build();

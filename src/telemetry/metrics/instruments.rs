@@ -91,7 +91,9 @@ impl Labelled {
             .iter()
             .map(|value| (*value, [KeyValue::new(label, *value)]))
             .collect();
-        labels.values().for_each(|labels| counter.add(0, labels));
+        for labels in labels.values() {
+            counter.add(0, labels);
+        }
         Self { counter, labels }
     }
 

@@ -169,7 +169,9 @@ impl Metrics {
     pub fn held(&self, partition: PartitionId, reason: Option<&'static str>) {
         let mut partitions = self.gauges.lock();
         let held = &mut partitions.entry(partition).or_default().held;
-        held.values_mut().for_each(|is_held| *is_held = 0);
+        for is_held in held.values_mut() {
+            *is_held = 0;
+        }
         if let Some(reason) = reason {
             held.insert(reason, 1);
         }
