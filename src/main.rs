@@ -1,1 +1,7 @@
-fn main() {}
+//! The `khala` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    khala::cli::main()
+}

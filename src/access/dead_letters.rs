@@ -9,7 +9,11 @@ use crate::log::{FetchLimits, Role};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::pure::record::Record;
 
-const CHUNK: FetchLimits = FetchLimits { records: 1000, bytes: 4 << 20, wait: Duration::from_secs(2) };
+const CHUNK: FetchLimits = FetchLimits {
+    records: 1000,
+    bytes: 4 << 20,
+    wait: Duration::from_secs(2),
+};
 
 /// A header of a dead letter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,7 +59,11 @@ impl Access {
         for partition in self.partitions().await? {
             let bounds = self.log.bounds_of(Role::DeadLetters, partition).await?;
             let newest = NextOffset(bounds.end.0.saturating_sub(limit as u64));
-            let from = if reason.is_none() { bounds.first.max(newest) } else { bounds.first };
+            let from = if reason.is_none() {
+                bounds.first.max(newest)
+            } else {
+                bounds.first
+            };
             self.read_letters(partition, (from, bounds.end), |record| {
                 let letter = letter(partition, record, Detail::Short);
                 if reason.is_none_or(|reason| letter.reason == reason) {
@@ -109,7 +117,10 @@ impl Access {
         while next < end && quiet < 3 {
             let records = reader.fetch(CHUNK).await?;
             quiet = if records.next().is_none() { quiet + 1 } else { 0 };
-            records.iter().filter(|record| end.is_past(record.offset)).for_each(|record| take(&record));
+            records
+                .iter()
+                .filter(|record| end.is_past(record.offset))
+                .for_each(|record| take(&record));
             next = records.next().unwrap_or(next);
         }
         Ok(())
@@ -129,7 +140,10 @@ fn letter(partition: PartitionId, record: &Record<'_>, detail: Detail) -> DeadLe
         last.and_then(|(_, value)| value).map(text).unwrap_or_default()
     };
     let source = [header("khala_topic"), header("khala_partition"), header("khala_offset")].join("/");
-    let headers = record.headers().map(|(name, value)| Header { name: text(name), value: value.map(text) });
+    let headers = record.headers().map(|(name, value)| Header {
+        name: text(name),
+        value: value.map(text),
+    });
     DeadLetter {
         partition: partition.0,
         offset: record.offset.0,
@@ -139,6 +153,10 @@ fn letter(partition: PartitionId, record: &Record<'_>, detail: Detail) -> DeadLe
         source,
         key: record.key.map(text),
         value: record.value.filter(|_| detail == Detail::Whole).map(text),
-        headers: if detail == Detail::Whole { headers.collect() } else { Vec::new() },
+        headers: if detail == Detail::Whole {
+            headers.collect()
+        } else {
+            Vec::new()
+        },
     }
 }

@@ -56,7 +56,11 @@ impl Access {
     /// `NotFound`; log or store do not answer.
     pub async fn document(&self, entity: &Entity, now_ms: i64) -> Result<Value, AccessError> {
         let partition = self.home(entity).await?;
-        let json = self.store.document(partition, entity).await?.ok_or_else(|| self.no_such(entity))?;
+        let json = self
+            .store
+            .document(partition, entity)
+            .await?
+            .ok_or_else(|| self.no_such(entity))?;
         let mut document = parse(&json)?;
         add_heartbeat_state(&mut document, now_ms);
         Ok(document)
@@ -64,7 +68,11 @@ impl Access {
 
     fn no_such(&self, entity: &Entity) -> AccessError {
         let namespace = &self.settings.namespace;
-        AccessError::NotFound(format!("no {} {} in namespace {namespace}", entity.kind().name(), entity.id()))
+        AccessError::NotFound(format!(
+            "no {} {} in namespace {namespace}",
+            entity.kind().name(),
+            entity.id()
+        ))
     }
 
     /// Documents of a kind, the most recently updated first.
@@ -75,17 +83,24 @@ impl Access {
         let before = request.cursor.as_deref().map(read_cursor).transpose()?;
         let mut found: Vec<(String, String, Value)> = Vec::new();
         for partition in self.partitions().await? {
-            self.list_partition(partition, request, before.as_ref(), &mut found).await?;
+            self.list_partition(partition, request, before.as_ref(), &mut found)
+                .await?;
         }
         found.sort_by(|a, b| (&b.0, &b.1).cmp(&(&a.0, &a.1)));
         let more = found.len() > request.limit;
         found.truncate(request.limit);
-        let cursor = found.last().filter(|_| more).map(|(updated_at, id, _)| format!("{updated_at}|{id}"));
+        let cursor = found
+            .last()
+            .filter(|_| more)
+            .map(|(updated_at, id, _)| format!("{updated_at}|{id}"));
         let documents = found.into_iter().map(|(_, _, mut document)| {
             add_heartbeat_state(&mut document, now_ms);
             document
         });
-        Ok(Page { documents: documents.collect(), cursor })
+        Ok(Page {
+            documents: documents.collect(),
+            cursor,
+        })
     }
 
     /// Adds a partition's documents that fit, at most one more than asked for. Its index is ordered by offset, and
@@ -100,14 +115,21 @@ impl Access {
         let since = request.since.map(|since| since.to_string()).unwrap_or_default();
         let (mut skip, mut taken) = (0, 0);
         loop {
-            let query = ListQuery { kind: request.kind, skip, limit: CHUNK };
+            let query = ListQuery {
+                kind: request.kind,
+                skip,
+                limit: CHUNK,
+            };
             let chunk: Vec<(NextOffset, Vec<u8>)> = self.store.list(partition, &query).await?;
             let last_chunk = chunk.len() < CHUNK;
             for (_, json) in chunk {
                 let document = parse(&json)?;
                 let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
                 let place = (text("updated_at"), text("document_id"));
-                let fits = request.status.as_ref().is_none_or(|status| document["status"] == status.as_str());
+                let fits = request
+                    .status
+                    .as_ref()
+                    .is_none_or(|status| document["status"] == status.as_str());
                 if place.0 < since || !fits || before.is_some_and(|before| place >= *before) {
                     continue;
                 }
@@ -138,7 +160,10 @@ impl Access {
             return Err(self.no_such(entity));
         }
         let event = |entry: crate::store::StreamEntry| {
-            Ok(StreamEvent { seq: entry.seq, event: parse(&entry.json)? })
+            Ok(StreamEvent {
+                seq: entry.seq,
+                event: parse(&entry.json)?,
+            })
         };
         entries.into_iter().map(event).collect()
     }

@@ -40,7 +40,10 @@ pub fn prepare_event(value: &[u8], max_event_bytes: usize) -> Result<Publication
             partition: None,
             key: Some(event.subject().as_bytes().to_vec()),
             value: Some(value.to_vec()),
-            headers: vec![("content-type".to_owned(), Some(b"application/cloudevents+json".to_vec()))],
+            headers: vec![(
+                "content-type".to_owned(),
+                Some(b"application/cloudevents+json".to_vec()),
+            )],
         },
     })
 }
@@ -61,9 +64,13 @@ impl Access {
             }
         }
         let place = |(id, result): (String, Result<_, LogError>)| {
-            result.map_err(AccessError::from).map(|(partition, offset): (crate::pure::place::PartitionId, crate::pure::place::Offset)| {
-                Published { id, partition: partition.0, offset: offset.0 }
-            })
+            result.map_err(AccessError::from).map(
+                |(partition, offset): (crate::pure::place::PartitionId, crate::pure::place::Offset)| Published {
+                    id,
+                    partition: partition.0,
+                    offset: offset.0,
+                },
+            )
         };
         ids.into_iter().zip(results).map(place).collect()
     }

@@ -98,7 +98,11 @@ impl Access {
     /// # Errors
     /// Log or store do not answer.
     pub async fn status(&self, now_ms: i64) -> Result<StatusReport, AccessError> {
-        let board = self.serving.as_ref().map(|serving| serving.board.snapshot()).unwrap_or_default();
+        let board = self
+            .serving
+            .as_ref()
+            .map(|serving| serving.board.snapshot())
+            .unwrap_or_default();
         let partitions = self.partitions().await?;
         let rows = partitions.into_iter().map(|partition| {
             let known = board.iter().find(|status| status.partition == partition);
@@ -117,7 +121,12 @@ impl Access {
             partitions.push(row);
         }
         let (namespace, topic) = (self.settings.namespace.clone(), self.settings.topic.clone());
-        Ok(StatusReport { namespace, topic, partitions, totals })
+        Ok(StatusReport {
+            namespace,
+            topic,
+            partitions,
+            totals,
+        })
     }
 
     async fn partition(
@@ -136,7 +145,10 @@ impl Access {
                 None => return Err(error.into()),
             },
         };
-        let next = checkpoint.as_ref().map(|checkpoint| checkpoint.next).or(known.and_then(|known| known.offset));
+        let next = checkpoint
+            .as_ref()
+            .map(|checkpoint| checkpoint.next)
+            .or(known.and_then(|known| known.offset));
         let next = next.unwrap_or(bounds.first);
         let mut row = PartitionRow {
             partition: partition.0,
@@ -214,18 +226,19 @@ impl Access {
     ///
     /// # Errors
     /// There is no such partition; log or store do not answer.
-    pub async fn checkpoints(
-        &self,
-        only: Option<u32>,
-        limit: usize,
-    ) -> Result<Vec<CheckpointRow>, AccessError> {
+    pub async fn checkpoints(&self, only: Option<u32>, limit: usize) -> Result<Vec<CheckpointRow>, AccessError> {
         let partitions = self.partitions().await?;
         if let Some(wanted) = only.filter(|wanted| !partitions.contains(&PartitionId(*wanted))) {
             let last = partitions.len().saturating_sub(1);
-            return Err(AccessError::BadRequest(format!("there is no partition {wanted}; the last one is {last}")));
+            return Err(AccessError::BadRequest(format!(
+                "there is no partition {wanted}; the last one is {last}"
+            )));
         }
         let mut rows = Vec::new();
-        for partition in partitions.into_iter().filter(|partition| only.is_none_or(|only| only == partition.0)) {
+        for partition in partitions
+            .into_iter()
+            .filter(|partition| only.is_none_or(|only| only == partition.0))
+        {
             let bounds = self.log.bounds(partition).await?;
             for mark in self.store.history(partition, limit).await? {
                 let inside = mark.next >= bounds.first && mark.next <= bounds.end;

@@ -119,3 +119,12 @@ impl Default for Settings {
         settings
     }
 }
+
+/// Reads a time span as settings spell it: a number with `ms`, `s`, `m` or `h`.
+///
+/// # Errors
+/// What it must look like.
+pub fn read_span(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+    value::span(text, Duration::ZERO..=LONGEST)
+}

@@ -14,8 +14,15 @@ pub(super) async fn check(State(app): State<App>, request: Request, next: Next) 
     if app.tokens.is_empty() {
         return next.run(request).await;
     }
-    let role = if request.method() == Method::POST { Role::Publish } else { Role::Read };
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let role = if request.method() == Method::POST {
+        Role::Publish
+    } else {
+        Role::Read
+    };
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     let Some(given) = given.and_then(|value| value.strip_prefix("Bearer ")) else {
         let message = "send `Authorization: Bearer <token>`";
         return HttpError::new(StatusCode::UNAUTHORIZED, "no_token", message).into_response();
@@ -31,7 +38,9 @@ pub(super) async fn check(State(app): State<App>, request: Request, next: Next) 
     }
     match (known, allowed) {
         (_, true) => next.run(request).await,
-        (true, false) => HttpError::new(StatusCode::FORBIDDEN, "wrong_role", "the token does not allow this").into_response(),
+        (true, false) => {
+            HttpError::new(StatusCode::FORBIDDEN, "wrong_role", "the token does not allow this").into_response()
+        }
         (false, false) => HttpError::new(StatusCode::UNAUTHORIZED, "bad_token", "no such token").into_response(),
     }
 }

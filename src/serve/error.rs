@@ -17,7 +17,12 @@ pub(super) struct HttpError {
 
 impl HttpError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), detail: Value::Null }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            detail: Value::Null,
+        }
     }
 
     pub(super) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
@@ -50,7 +55,11 @@ impl IntoResponse for HttpError {
 }
 
 pub(super) async fn no_such_path(uri: Uri) -> HttpError {
-    HttpError::new(StatusCode::NOT_FOUND, "no_such_path", format!("there is nothing at {}", uri.path()))
+    HttpError::new(
+        StatusCode::NOT_FOUND,
+        "no_such_path",
+        format!("there is nothing at {}", uri.path()),
+    )
 }
 
 pub(super) async fn wrong_method(uri: Uri) -> HttpError {

@@ -39,8 +39,16 @@ pub(super) async fn publish(State(app): State<App>, headers: HeaderMap, body: By
 
 /// The events of a request, each as one structured object.
 fn read(headers: &HeaderMap, body: &Bytes) -> Result<Vec<Vec<u8>>, HttpError> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let media_type = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     let has_attributes = headers.keys().any(|name| name.as_str().starts_with("ce-"));
     match media_type.as_str() {
         "application/cloudevents-batch+json" => batch(body),
@@ -53,7 +61,11 @@ fn read(headers: &HeaderMap, body: &Bytes) -> Result<Vec<Vec<u8>>, HttpError> {
                 "content type {other:?}: send application/cloudevents+json, application/cloudevents-batch+json, \
                  or ce- headers"
             );
-            Err(HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
+            Err(HttpError::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                message,
+            ))
         }
     }
 }
@@ -65,14 +77,19 @@ fn batch(body: &Bytes) -> Result<Vec<Vec<u8>>, HttpError> {
         let message = format!("{} events: at most {EVENTS_MAX} a request", events.len());
         return Err(HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message));
     }
-    Ok(events.into_iter().map(|event| event.get().as_bytes().to_vec()).collect())
+    Ok(events
+        .into_iter()
+        .map(|event| event.get().as_bytes().to_vec())
+        .collect())
 }
 
 /// Headers are percent-encoded UTF-8 (HTTP protocol binding §3.1.3.2).
 fn binary(headers: &HeaderMap, media_type: &str, body: &Bytes) -> Result<Vec<Vec<u8>>, HttpError> {
     let mut event = Map::new();
     for (name, value) in headers {
-        let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
+        let Some(attribute) = name.as_str().strip_prefix("ce-") else {
+            continue;
+        };
         let text = value.to_str().ok().and_then(percent_decoded).ok_or_else(|| {
             HttpError::bad_request("not_cloudevents", format!("header {name}: not percent-encoded UTF-8"))
         })?;

@@ -51,7 +51,12 @@ struct App {
 ///
 /// # Errors
 /// The address cannot be listened on, or log or store refuse for a reason that a person must mend.
-pub async fn run(mut access: Access, serving: Serving, tokens: Vec<Token>, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    mut access: Access,
+    serving: Serving,
+    tokens: Vec<Token>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     access.serving = Some(serving.clone());
     let settings = Arc::clone(&access.settings);
     let listener = TcpListener::bind(settings.http)
@@ -59,12 +64,20 @@ pub async fn run(mut access: Access, serving: Serving, tokens: Vec<Token>, stop:
         .with_context(|| format!("cannot listen on {}; `--http` takes another address", settings.http))?;
     let address = listener.local_addr()?;
     announce_in_directories(&settings, address);
-    let app = App { access: access.clone(), serving: serving.clone(), tokens: Arc::new(tokens), started: Instant::now() };
+    let app = App {
+        access: access.clone(),
+        serving: serving.clone(),
+        tokens: Arc::new(tokens),
+        started: Instant::now(),
+    };
     let mut tasks = JoinSet::new();
     let http_stop = CancellationToken::new();
     let (told, router) = (http_stop.clone(), router(app, &settings));
     tasks.spawn(async move {
-        axum::serve(listener, router).with_graceful_shutdown(told.cancelled_owned()).await.context("HTTP")
+        axum::serve(listener, router)
+            .with_graceful_shutdown(told.cancelled_owned())
+            .await
+            .context("HTTP")
     });
     info!(%address, namespace = settings.namespace, topic = settings.topic, "serving");
     let projected = tokio::select! {
@@ -72,15 +85,26 @@ pub async fn run(mut access: Access, serving: Serving, tokens: Vec<Token>, stop:
         Some(ended) = tasks.join_next() => Err(anyhow::anyhow!("HTTP ended: {ended:?}")),
     };
     http_stop.cancel();
-    if tokio::time::timeout(REQUESTS_PATIENCE, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+    if tokio::time::timeout(REQUESTS_PATIENCE, async { while tasks.join_next().await.is_some() {} })
+        .await
+        .is_err()
+    {
         warn!("some requests were still open");
     }
     projected
 }
 
 fn announce_in_directories(settings: &Settings, address: SocketAddr) {
-    let log = if let LogTarget::Embedded(dir) = &settings.log { Some(dir) } else { None };
-    let store = if let StoreTarget::Embedded(dir) = &settings.store { Some(dir) } else { None };
+    let log = if let LogTarget::Embedded(dir) = &settings.log {
+        Some(dir)
+    } else {
+        None
+    };
+    let store = if let StoreTarget::Embedded(dir) = &settings.store {
+        Some(dir)
+    } else {
+        None
+    };
     for dir in log.into_iter().chain(store) {
         if let Err(error) = announce(dir, address) {
             error!(%error, dir = %dir.display(), "other commands will not find this server");

@@ -77,9 +77,16 @@ pub(super) async fn dead_letters(
     State(app): State<App>,
     Query(query): Query<DeadLettersQuery>,
 ) -> Result<Response, HttpError> {
-    if let Some(reason) = query.reason.as_deref().filter(|reason| Reason::from_name(reason).is_none()) {
+    if let Some(reason) = query
+        .reason
+        .as_deref()
+        .filter(|reason| Reason::from_name(reason).is_none())
+    {
         let legal = Reason::ALL.map(Reason::name).join(", ");
-        return Err(HttpError::bad_request("bad_request", format!("reason {reason:?}: one of {legal}")));
+        return Err(HttpError::bad_request(
+            "bad_request",
+            format!("reason {reason:?}: one of {legal}"),
+        ));
     }
     let limit = query.limit.unwrap_or(LETTERS_DEFAULT).min(LIMIT_MAX);
     let letters = app.access.dead_letters(query.reason.as_deref(), limit).await?;

@@ -55,7 +55,8 @@ pub(super) async fn list_workers(app: State<App>, query: Query<ListQuery>) -> Re
 
 async fn list(State(app): State<App>, kind: Kind, Query(query): Query<ListQuery>) -> Result<Response, HttpError> {
     let since = query.since.as_deref().map(|text| {
-        Time::parse(text).ok_or_else(|| HttpError::bad_request("bad_request", format!("since {text:?}: must be RFC 3339")))
+        Time::parse(text)
+            .ok_or_else(|| HttpError::bad_request("bad_request", format!("since {text:?}: must be RFC 3339")))
     });
     let request = ListRequest {
         kind,
@@ -100,7 +101,11 @@ async fn document(
     let tag = format!("\"{}\"", document["summary_hash"].as_str().unwrap_or_default());
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let unchanged = known.is_some_and(|known| known.split(',').any(|known| known.trim() == tag || known.trim() == "*"));
-    let mut response = if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { Json(document).into_response() };
+    let mut response = if unchanged {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        Json(document).into_response()
+    };
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(header::ETAG, tag);
     }
@@ -112,13 +117,22 @@ async fn wait_for(app: &App, entity: &Entity, offset: u64, patience: Duration) -
     let partition = app.access.home(entity).await?;
     let until = tokio::time::Instant::now() + patience;
     loop {
-        let checkpoint = app.access.store.checkpoint(partition).await.map_err(crate::access::AccessError::from)?;
+        let checkpoint = app
+            .access
+            .store
+            .checkpoint(partition)
+            .await
+            .map_err(crate::access::AccessError::from)?;
         if checkpoint.is_some_and(|checkpoint| checkpoint.next.0 > offset) {
             return Ok(app.access.document(entity, now_ms()).await?);
         }
         if tokio::time::Instant::now() >= until {
             let message = format!("offset {offset} of partition {partition} was not projected in time");
-            return Err(HttpError::new(StatusCode::GATEWAY_TIMEOUT, "not_projected_in_time", message));
+            return Err(HttpError::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "not_projected_in_time",
+                message,
+            ));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -150,14 +164,21 @@ async fn events(
     Query(query): Query<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("*/*");
     if !accept.contains("json") && !accept.contains("*/*") {
-        let message = "this version gives pages only: send `Accept: application/json`, and `after` and `wait` to follow";
+        let message =
+            "this version gives pages only: send `Accept: application/json`, and `after` and `wait` to follow";
         return Err(HttpError::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", message));
     }
     let (entity, after) = (entity(kind, &id)?, query.after.unwrap_or(0));
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);
-    let wait = query.wait.as_deref().map_or(Ok(Duration::ZERO), |text| wait(Some(text)))?;
+    let wait = query
+        .wait
+        .as_deref()
+        .map_or(Ok(Duration::ZERO), |text| wait(Some(text)))?;
     let events = app.access.events(&entity, after, limit, wait).await?;
     let next_after = events.last().map_or(after, |event| event.seq);
     Ok(Json(json!({"events": events, "next_after": next_after})).into_response())

@@ -54,7 +54,13 @@ impl Fleet {
         let subject = format!("run/{}-run-{i:02}", self.name);
         let mut source = format!("executor/eu-1/{:02x}", i % 4);
         let mut lane = vec![
-            self.event(&subject, "control", 1, "run.created", &json!({"thread_id": format!("thread-{}", i % 7), "owner_user_id": "ada"})),
+            self.event(
+                &subject,
+                "control",
+                1,
+                "run.created",
+                &json!({"thread_id": format!("thread-{}", i % 7), "owner_user_id": "ada"}),
+            ),
             self.event(&subject, &source, 1, "run.started", &json!({})),
         ];
         let mut sequence = 1;
@@ -83,7 +89,13 @@ impl Fleet {
         }
         lane.push(self.event(&subject, &source, sequence + 1, "run.finished", &end));
         if i % 8 == 1 {
-            lane.push(self.event(&subject, &source, sequence + 2, "run.delta", &json!({"delta": "too late"})));
+            lane.push(self.event(
+                &subject,
+                &source,
+                sequence + 2,
+                "run.delta",
+                &json!({"delta": "too late"}),
+            ));
         }
         lane
     }
@@ -103,7 +115,11 @@ impl Fleet {
             };
             lane.push(self.event(&subject, &source, beat, kind, &data));
         }
-        let end = if i == WORKERS { ("worker.error", json!({"fatal": true})) } else { ("worker.stopped", json!({})) };
+        let end = if i == WORKERS {
+            ("worker.error", json!({"fatal": true}))
+        } else {
+            ("worker.stopped", json!({}))
+        };
         if i % 2 == 0 {
             lane.push(self.event(&subject, &source, beats, end.0, &end.1));
         }
@@ -174,13 +190,28 @@ impl Fleet {
         let good = self.event(&subject, "executor/eu-1/01", 9000, "run.delta", &json!({}));
         let broken = |from: &str, to: &str| {
             let text = String::from_utf8_lossy(good.value.as_deref().unwrap_or_default()).replace(from, to);
-            NewRecord { value: Some(text.into_bytes()), ..good.clone() }
+            NewRecord {
+                value: Some(text.into_bytes()),
+                ..good.clone()
+            }
         };
         vec![
-            NewRecord { value: None, ..good.clone() },
-            NewRecord { value: Some(b"{\"delta\": \"cut o".to_vec()), ..good.clone() },
-            NewRecord { value: Some(b"<html>502 Bad Gateway</html>".to_vec()), ..good.clone() },
-            NewRecord { key: Some(b"run/somebody-else".to_vec()), ..good.clone() },
+            NewRecord {
+                value: None,
+                ..good.clone()
+            },
+            NewRecord {
+                value: Some(b"{\"delta\": \"cut o".to_vec()),
+                ..good.clone()
+            },
+            NewRecord {
+                value: Some(b"<html>502 Bad Gateway</html>".to_vec()),
+                ..good.clone()
+            },
+            NewRecord {
+                key: Some(b"run/somebody-else".to_vec()),
+                ..good.clone()
+            },
             broken("\"1.0\"", "\"0.3\""),
             broken("run.delta", "Run Delta"),
             broken("run.delta", "worker.heartbeat"),
@@ -199,7 +230,10 @@ mod tests {
     fn a_demo_is_the_same_for_the_same_seed_and_has_every_mishap() {
         let (records, mishaps) = super::records(7, 1_700_000_000_000);
         assert_eq!(super::records(7, 1_700_000_000_000).0, records);
-        assert!(mishaps.duplicated > 10 && mishaps.late > 10 && mishaps.lost > 2 && mishaps.garbage == 10, "{mishaps:?}");
+        assert!(
+            mishaps.duplicated > 10 && mishaps.late > 10 && mishaps.lost > 2 && mishaps.garbage == 10,
+            "{mishaps:?}"
+        );
         assert!((1_500..5_000).contains(&records.len()), "{}", records.len());
     }
 }

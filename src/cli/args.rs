@@ -1,0 +1,284 @@
+//! The command line: subcommands here, a flag per setting from the table of settings.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::config::{Flags, KEYS};
+use crate::pure::entity::Kind;
+use crate::pure::event::Reason;
+
+/// Settings shown by `-h` too; `--help` shows all.
+const COMMON: [&str; 6] = ["log", "store", "topic", "namespace", "http", "token_file"];
+
+#[derive(Parser)]
+#[command(
+    name = "khala",
+    version,
+    about = "Folds a log of agent runtime events into documents, exactly once",
+    after_help = "Examples:\n  \
+        khala demo                                   see it work, on this machine alone\n  \
+        khala serve                                  project and serve HTTP, embedded\n  \
+        khala serve --log kafka://localhost:9092 --store redis://localhost:6379\n  \
+        khala publish events.ndjson\n  \
+        khala get run run_123\n\n\
+        Exit codes: 0 done; 1 failed; 2 bad usage, input or configuration; 3 drift or a failed gate; 4 not found;\n\
+        5 the log or the store can't be reached."
+)]
+pub(super) struct Cli {
+    /// Print JSON on stdout, one value or one per line, and nothing else
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// The whole thing on the embedded log and store: events, a crash, recovery, proof
+    #[command(after_help = "Example:\n  khala demo --dir /tmp/khala-data\n  khala demo --json")]
+    Demo(DemoArgs),
+    /// Project events into documents, and serve HTTP and /metrics
+    #[command(after_help = "Examples:\n  khala serve\n  \
+        khala serve --log kafka://localhost:9092 --store redis://localhost:6379 --http 127.0.0.1:7600\n  \
+        khala serve --config config/khala.toml\n\nSIGTERM or Ctrl-C: finishes the batch in hand, commits, leaves the group. A second one ends at once.")]
+    Serve,
+    /// Publish events, one JSON object a line
+    #[command(
+        after_help = "Examples:\n  khala publish events.ndjson\n  khala publish --json < events.ndjson\n\n\
+        A bad line is reported with its number and the rest is published; the exit code is then 2."
+    )]
+    Publish {
+        /// A file, or `-` for stdin
+        file: Option<PathBuf>,
+    },
+    /// The document of a run or worker
+    #[command(after_help = "Examples:\n  khala get run run_123\n  khala get worker w1 --json")]
+    Get {
+        /// `run` or `worker`
+        kind: EntityKind,
+        /// Its id
+        id: String,
+    },
+    /// Runs or workers, the most recently updated first
+    #[command(after_help = "Examples:\n  khala list runs --status running\n  khala list workers --since 10m --json")]
+    List(ListArgs),
+    /// The events of a run or worker, as they come; ends at the terminal event
+    #[command(after_help = "Examples:\n  khala tail run run_123\n  khala tail run run_123 --after 40 --json")]
+    Tail {
+        /// `run` or `worker`
+        kind: EntityKind,
+        /// Its id
+        id: String,
+        /// Begin behind this seq
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u64,
+    },
+    /// Each partition: offset, end, lag, state, owner
+    #[command(after_help = "Example:\n  khala status --json")]
+    Status,
+    /// The history of positions, and which are good
+    #[command(after_help = "Example:\n  khala checkpoints --partition 3 --limit 5")]
+    Checkpoints {
+        /// Only this partition
+        #[arg(long, value_name = "P")]
+        partition: Option<u32>,
+        /// At most this many of each partition
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        limit: usize,
+    },
+    /// Records that were no legal events
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
+    /// The topics that Khala needs
+    #[command(subcommand)]
+    Topics(TopicsCommand),
+    /// The settings in force
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// The Redis key of a run's or worker's document
+    #[command(
+        after_help = "Examples:\n  khala key run run_123\n  khala key run run_123 --partitions 12    without asking the log"
+    )]
+    Key {
+        /// `run` or `worker`
+        kind: EntityKind,
+        /// Its id
+        id: String,
+    },
+    /// Throughput and latency against what the flags point at
+    #[command(
+        after_help = "Examples:\n  khala bench --events 2000000 --log kafka://localhost:9092 --store redis://localhost:6379\n  \
+        khala bench --rate 1000 --seconds 20\n\nIt makes a topic and a namespace of its own, and checks the documents at the end."
+    )]
+    Bench(BenchArgs),
+    /// Completions for a shell
+    #[command(after_help = "Example:\n  khala completions bash > ~/.local/share/bash-completion/completions/khala")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+#[derive(clap::Args)]
+pub(super) struct DemoArgs {
+    /// The directory to run in; it is left behind
+    #[arg(long, value_name = "DIR", default_value = "khala-data")]
+    pub dir: PathBuf,
+    /// Makes the same events again; without it they differ from demo to demo
+    #[arg(long, value_name = "N", env = "KHALA_SEED")]
+    pub seed: Option<u64>,
+    /// The process that is killed on purpose
+    #[arg(long, hide = true)]
+    pub projector: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct BenchArgs {
+    /// Events of the prefilled topic
+    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
+    pub events: u64,
+    /// Runs that they belong to
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    pub runs: u64,
+    /// Events a second while latency is measured
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub rate: u64,
+    /// How long latency is measured
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub seconds: u64,
+    /// Read this topic, filled by an earlier bench, instead of making one
+    #[arg(long, value_name = "TOPIC")]
+    pub filled: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ListArgs {
+    /// `runs` or `workers`
+    pub what: EntityKinds,
+    /// Only those of this status
+    #[arg(long)]
+    pub status: Option<String>,
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: usize,
+    /// Only those updated since then: RFC 3339, or a span as in `10m`
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum DeadLettersCommand {
+    /// What was refused, and why; the newest last
+    #[command(after_help = "Example:\n  khala dead-letters list --reason key_mismatch --limit 20")]
+    List {
+        /// Only of this reason
+        #[arg(long, value_parser = Reason::ALL.map(Reason::name))]
+        reason: Option<String>,
+        /// At most this many, the newest
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+    /// One dead letter, whole
+    #[command(after_help = "Example:\n  khala dead-letters show 3 17")]
+    Show {
+        /// Its partition in the dead letters' topic
+        partition: u32,
+        /// Its offset there
+        offset: u64,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum TopicsCommand {
+    /// Make missing topics, check the settings of those there are
+    #[command(after_help = "Example:\n  khala topics apply --log kafka://localhost:9092 --partitions 12")]
+    Apply,
+}
+
+#[derive(Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print the settings in force and where each came from; secrets are hidden
+    #[command(after_help = "Example:\n  khala config check --config config/khala.toml --connect")]
+    Check {
+        /// Also try the log and the store
+        #[arg(long)]
+        connect: bool,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum EntityKind {
+    Run,
+    Worker,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum EntityKinds {
+    Runs,
+    Workers,
+}
+
+impl From<EntityKind> for Kind {
+    fn from(kind: EntityKind) -> Self {
+        match kind {
+            EntityKind::Run => Self::Run,
+            EntityKind::Worker => Self::Worker,
+        }
+    }
+}
+
+impl From<EntityKinds> for Kind {
+    fn from(kinds: EntityKinds) -> Self {
+        match kinds {
+            EntityKinds::Runs => Self::Run,
+            EntityKinds::Workers => Self::Worker,
+        }
+    }
+}
+
+/// The whole command line, with a flag for each setting.
+pub(super) fn command() -> clap::Command {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .global(true)
+        .help("The settings file (TOML) [env: KHALA_CONFIG]")
+        .help_heading("Settings")
+        .value_parser(clap::value_parser!(PathBuf));
+    let settings = KEYS.iter().map(|key| {
+        let default = if key.default.is_empty() { "none" } else { key.default };
+        let help = format!("{} [env: {}] [default: {default}]", key.doc, key.variable());
+        Arg::new(key.name)
+            .long(key.name.replace('_', "-"))
+            .value_name(if key.unit.is_empty() { "VALUE" } else { key.unit })
+            .global(true)
+            .action(ArgAction::Set)
+            .help(help)
+            .help_heading("Settings")
+            .hide_short_help(!COMMON.contains(&key.name))
+    });
+    Cli::command().arg(config).args(settings)
+}
+
+/// The settings among the flags.
+pub(super) fn flags(matches: &ArgMatches) -> Flags {
+    let mut deepest = matches;
+    while let Some((_, inner)) = deepest.subcommand() {
+        deepest = inner;
+    }
+    let given = |name: &'static str| deepest.get_one::<String>(name).map(|value| (name, value.clone()));
+    Flags {
+        config: deepest.get_one::<PathBuf>("config").cloned(),
+        values: KEYS.iter().filter_map(|key| given(key.name)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_makes_sense() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,72 @@
+//! `khala serve`.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::Context;
+use super::door::setup_exit;
+use super::exit::{Exit, Failure};
+use crate::access::{Opened, Serving, open};
+use crate::config::{LogTarget, read_tokens};
+use crate::projector::StatusBoard;
+use crate::telemetry::Metrics;
+
+pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
+    let settings = &context.settings;
+    let tokens = match &settings.token_file {
+        Some(path) => read_tokens(path).map_err(Failure::usage)?,
+        None => Vec::new(),
+    };
+    let access = match open(settings).map_err(|error| Failure {
+        exit: setup_exit(&error),
+        ..Failure::from(error)
+    })? {
+        Opened::Direct(access) => access,
+        Opened::Running(server) => {
+            let http = server
+                .http
+                .map_or_else(String::new, |http| format!(", and serves http://{http}"));
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("process {} owns the directory already{http}", server.pid),
+            )
+            .hint("stop it, or name another directory with --log and --store"));
+        }
+    };
+    let system = if matches!(settings.log, LogTarget::Kafka(_)) {
+        "kafka"
+    } else {
+        "khala"
+    };
+    let serving = Serving {
+        board: std::sync::Arc::new(StatusBoard::default()),
+        metrics: Metrics::with_system(&settings.namespace, system)?,
+    };
+    let stop = CancellationToken::new();
+    let mut signals = JoinSet::new();
+    signals.spawn(stop_on_signal(stop.clone()));
+    crate::serve::run(access, serving, tokens, stop).await?;
+    info!("stopped");
+    Ok(Exit::Done)
+}
+
+/// The first signal ends the work in hand, the second the process.
+async fn stop_on_signal(stop: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
+    for seen in 0.. {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if seen > 0 {
+            std::process::exit(Exit::Failed as i32);
+        }
+        info!("stopping: finishing the batches in hand");
+        stop.cancel();
+    }
+}

@@ -1,0 +1,94 @@
+//! `khala status` and `khala checkpoints`.
+
+use super::Context;
+use super::door::Door;
+use super::exit::{Exit, Failure};
+
+pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
+    let report = Door::open_existing(context)?.status().await?;
+    let out = context.out;
+    if out.json {
+        out.value(&report);
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<Vec<String>> = report
+        .partitions
+        .iter()
+        .map(|row| {
+            vec![
+                row.partition.to_string(),
+                row.offset.to_string(),
+                row.end.to_string(),
+                row.lag_events.to_string(),
+                format!("{:.1}", row.lag_seconds),
+                row.state.clone(),
+                row.reason.clone().unwrap_or_else(|| "-".to_owned()),
+                row.owner.clone().unwrap_or_else(|| "-".to_owned()),
+            ]
+        })
+        .collect();
+    out.table(
+        &["partition", "offset", "end", "lag", "lag s", "state", "reason", "owner"],
+        &rows,
+    );
+    let totals = &report.totals;
+    out.line(format!(
+        "\nnamespace {}   topic {}   {} records: {} accepted, {} duplicates, {} dead letters   lag {}",
+        report.namespace,
+        report.topic,
+        totals.records,
+        totals.accepted,
+        totals.duplicates,
+        totals.dead_letters,
+        totals.lag_events
+    ));
+    for row in &report.partitions {
+        if let Some(detail) = &row.detail {
+            out.line(format!("partition {}: {detail}", row.partition));
+        }
+        if row.parked > 0 {
+            out.line(format!(
+                "partition {}: {} entities wait for a repair",
+                row.partition, row.parked
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn checkpoints(partition: Option<u32>, limit: usize, context: &Context) -> Result<Exit, Failure> {
+    let rows = Door::open_existing(context)?.checkpoints(partition, limit).await?;
+    let out = context.out;
+    if out.json {
+        rows.iter().for_each(|row| out.value(row));
+        return Ok(Exit::Done);
+    }
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.partition.to_string(),
+                row.offset.to_string(),
+                row.written_at.clone(),
+                row.records.to_string(),
+                yes_no(row.good),
+                yes_no(row.verified),
+                row.last_record.clone(),
+            ]
+        })
+        .collect();
+    out.table(
+        &[
+            "partition",
+            "offset",
+            "written",
+            "records",
+            "good",
+            "verified",
+            "last record",
+        ],
+        &cells,
+    );
+    Ok(Exit::Done)
+}
