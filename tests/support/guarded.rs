@@ -16,7 +16,7 @@ child=$!
 watch=$!
 exec 3<&-
 echo $child
-exec >/dev/null
+exec >/dev/null 2>&1
 wait $child
 status=$?
 kill $watch 2>/dev/null
