@@ -8,7 +8,7 @@ use redis::streams::StreamRangeReply;
 use serde_json::Value;
 
 use super::compare_places;
-use super::world::World;
+use super::world::{World, note};
 use crate::reference::Rec;
 use crate::reference::decode::Rules;
 use crate::reference::fold::{Entity, Partition, fold};
@@ -49,11 +49,11 @@ pub fn assert_equals_fold_of(world: &World, records: &[Rec], allow: Allow) {
     compare_places::group(world, records, &mut found);
     found.tell(&world.cluster.namespace);
     let documents: usize = expected.values().map(|p| p.entities.len()).sum();
-    println!(
+    note(&format!(
         "{}: {documents} documents equal to a fold of {} records",
         world.cluster.namespace,
         records.len()
-    );
+    ));
 }
 
 /// What is not as it should be.

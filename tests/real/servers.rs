@@ -74,7 +74,7 @@ fn the_comparison_sees_whatever_is_wrong() {
     stand_in(&world, &records, &expected);
     let judge = || {
         catch_unwind(AssertUnwindSafe(|| {
-            assert_equals_fold_of(&world, &records, Allow::default())
+            assert_equals_fold_of(&world, &records, Allow::default());
         }))
         .is_ok()
     };
@@ -85,7 +85,7 @@ fn the_comparison_sees_whatever_is_wrong() {
     let text: String = world.redis.ask(&["GET", &document]);
     let spoils: [&[&str]; 8] = [
         &["DEL", &document],
-        &["SET", &document, &text.replacen(":", ": ", 1)],
+        &["SET", &document, &text.replacen(':', ": ", 1)],
         &[
             "SET",
             &document,
@@ -142,11 +142,14 @@ fn stand_in(world: &World, records: &[Rec], expected: &std::collections::BTreeMa
     let mut list = TopicPartitionList::new();
     for (p, (_, end)) in topic::bounds(&world.config(), &world.cluster.topic).iter().enumerate() {
         list.add_partition_offset(&world.cluster.topic, p as i32, Offset::Offset(*end as i64))
-            .unwrap();
+            .expect("the bench can do it");
     }
     let mut config = world.config();
-    let consumer: BaseConsumer = config.set("group.id", &world.cluster.namespace).create().unwrap();
-    consumer.commit(&list, CommitMode::Sync).unwrap();
+    let consumer: BaseConsumer = config
+        .set("group.id", &world.cluster.namespace)
+        .create()
+        .expect("the bench can do it");
+    consumer.commit(&list, CommitMode::Sync).expect("the bench can do it");
 }
 
 fn stand_in_redis(world: &World, records: &[Rec], expected: &std::collections::BTreeMap<u32, Partition>) {
@@ -160,7 +163,7 @@ fn stand_in_redis(world: &World, records: &[Rec], expected: &std::collections::B
             .filter(|r| r.partition == *p)
             .map(|r| r.offset + 1)
             .max()
-            .unwrap();
+            .expect("the bench can do it");
         let fields = [
             ("offset", end.to_string()),
             ("last_record", partition.last_record.clone()),
@@ -180,7 +183,8 @@ fn stand_in_redis(world: &World, records: &[Rec], expected: &std::collections::B
             .arg(&fields[..])
             .ignore();
     }
-    pipe.query::<()>(&mut world.redis.connect()).unwrap();
+    pipe.query::<()>(&mut world.redis.connect())
+        .expect("the bench can do it");
 }
 
 fn write_entity(world: &World, pipe: &mut redis::Pipeline, p: u32, entity: &Entity) {

@@ -35,6 +35,15 @@ fn shared() -> &'static Kafka {
     KAFKA.get_or_init(Kafka::start)
 }
 
+/// Tells what a failed test shows.
+#[expect(
+    clippy::print_stdout,
+    reason = "the test harness keeps it, and shows it when the test fails"
+)]
+pub fn note(text: &str) {
+    println!("{text}");
+}
+
 impl World {
     /// A world on the shared broker, with a topic of so many partitions for about so many events.
     pub fn new(name: &str, partitions: u32, events: usize, keeps: Keeps) -> Self {
@@ -63,7 +72,9 @@ impl World {
         let seed = name.bytes().map(u64::from).sum::<u64>();
         let mut shape = Shape::of(events, partitions);
         shape.huge = true;
-        println!("{name}: seed {seed}, {events} events, {partitions} partitions");
+        note(&format!(
+            "{name}: seed {seed}, {events} events, {partitions} partitions"
+        ));
         Self {
             broker,
             redis,

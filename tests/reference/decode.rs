@@ -192,7 +192,7 @@ fn sequence(given: &Value) -> Option<u64> {
 }
 
 /// The fields that a type reads; `None` if one has another type than the table says.
-fn data_of(type_: &str, data: Map<String, Value>, data_text: &str) -> Option<Map<String, Value>> {
+fn data_of(type_: &str, mut data: Map<String, Value>, data_text: &str) -> Option<Map<String, Value>> {
     let strings: &[&str] = match type_ {
         "run.created" | "run.started" => &["thread_id", "owner_user_id", "owner_guest_scope"],
         "run.finished" => &["status", "reason_class", "reason"],
@@ -210,7 +210,6 @@ fn data_of(type_: &str, data: Map<String, Value>, data_text: &str) -> Option<Map
     if type_ == "worker.error" && given("fatal").is_some_and(|v| !v.is_boolean()) {
         return None;
     }
-    let mut data = data.clone();
     if type_ == "worker.started" && data.get("metadata").is_some_and(|v| !v.is_null()) {
         let metadata = json::exact(json::fields(data_text)?.get("metadata")?.get())?;
         if !metadata.is_object() || json::canonical(&metadata).len() > 4096 {

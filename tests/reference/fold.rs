@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::accept::Memory;
+use super::accept::{Memory, Source};
 use super::decode::{self, Event, Rules};
 use super::{Rec, json, place, time};
 
@@ -139,8 +139,10 @@ impl Entity {
 
     /// `summary_hash`.
     pub fn summary_hash(&self) -> String {
-        let hex: String = self.hash().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256:{hex}")
+        let hash = self.hash();
+        let (high, low) = hash.split_at(16);
+        let number = |half: &[u8]| u128::from_be_bytes(half.try_into().expect("16 of 32 bytes"));
+        format!("sha256:{:032x}{:032x}", number(high), number(low))
     }
 
     /// What the document adds to its partition's digest.
@@ -186,7 +188,7 @@ impl Entity {
             "updated_at",
             time::format(rec.timestamp_ms).map_or(Value::Null, Value::String),
         );
-        let missing: u64 = self.memory.sources.values().map(|s| s.missing_count()).sum();
+        let missing: u64 = self.memory.sources.values().map(Source::missing_count).sum();
         self.set("missing_events", missing);
         let sources: Map<String, Value> = self
             .memory
@@ -225,7 +227,6 @@ impl Entity {
                 }
             }
             "run.cancel_requested" if !terminal => self.set("status", "canceling"),
-            "run.cancel_requested" => {}
             "run.executor_lost" => self.add_one("executor_lost_count"),
             "run.finished" if !terminal => {
                 self.set("status", event.data["status"].clone());
@@ -234,7 +235,7 @@ impl Entity {
                     self.set(field, event.data.get(from).cloned().unwrap_or_default());
                 }
             }
-            "run.finished" => {}
+            "run.cancel_requested" | "run.finished" => {} // too late
             _ => self.run_from_created(),
         }
     }

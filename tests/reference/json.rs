@@ -1,6 +1,6 @@
 //! Canonical JSON (RFC 8785), written a second time: keys by UTF-16, numbers as ECMAScript prints them.
 //! In: a `Value`, or JSON text whose numbers must be read exactly. Out: text.
-//! serde_json checks the grammar; it rounds some decimals by one unit, so numbers go through `str::parse`.
+//! `serde_json` checks the grammar; it rounds some decimals by one unit, so numbers go through `str::parse`.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +64,7 @@ pub fn quoted(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\u{c}' => out.push_str("\\f"),
             '\r' => out.push_str("\\r"),
-            c if c < ' ' => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c if c < ' ' => out.extend(["\\u".to_owned(), format!("{:04x}", c as u32)]),
             c => out.push(c),
         }
     }

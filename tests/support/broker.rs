@@ -1,4 +1,4 @@
-//! A Kafka 4.3.0 broker in KRaft combined mode, from the jars that `scripts/install-test-servers` brings.
+//! A Kafka 4.3.0 broker in `KRaft` combined mode, from the jars that `scripts/install-test-servers` brings.
 //! Out: an address that answers metadata requests. Topics are made and changed with Kafka's admin calls.
 
 use std::fs;
@@ -178,7 +178,10 @@ impl Kafka {
             let metadata = client
                 .fetch_metadata(Some(topic), seconds(5))
                 .map_err(|e| e.to_string())?;
-            let found = metadata.topics().iter().flat_map(|known| known.partitions());
+            let found = metadata
+                .topics()
+                .iter()
+                .flat_map(rdkafka::metadata::MetadataTopic::partitions);
             let led = found.filter(|p| p.error().is_none() && p.leader() >= 0).count();
             if led == partitions as usize {
                 Ok(())

@@ -201,7 +201,7 @@ fn the_messy_input_reaches_the_corners() {
         e.document.get("late_event_count").is_some_and(|n| n.as_u64() > Some(0))
     });
     any("metadata", &|e| {
-        e.document.get("metadata").is_some_and(|m| m.is_object())
+        e.document.get("metadata").is_some_and(serde_json::Value::is_object)
     });
     any("restarts", &|e| {
         e.document.get("restart_count").is_some_and(|n| n.as_u64() > Some(0))

@@ -1,4 +1,4 @@
-//! Numbers from a seed, the same on every machine and with every version of every crate (SplitMix64).
+//! Numbers from a seed, the same on every machine and with every version of every crate (`SplitMix64`).
 
 /// A stream of numbers.
 #[derive(Clone, Debug)]

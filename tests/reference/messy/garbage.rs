@@ -13,7 +13,7 @@ pub fn too_large(base: Message) -> Message {
 }
 
 /// The `turn`-th dead letter.
-pub fn garbage(dice: &mut Dice, base: Message, turn: u64, partitions: u32) -> Message {
+pub fn garbage(dice: &mut Dice, base: &Message, turn: u64, partitions: u32) -> Message {
     let key = base.key.clone().unwrap_or_default();
     let subject = String::from_utf8_lossy(&key).into_owned();
     let reason = REASONS[(turn % REASONS.len() as u64) as usize];
@@ -77,6 +77,45 @@ fn not_json(dice: &mut Dice, fields: &Fields) -> Vec<u8> {
     }
 }
 
+const BAD_SUBJECTS: &[&str] = &[
+    "",
+    "7",
+    "\"run/\"",
+    "\"job/1\"",
+    "\"run/ü\"",
+    "\"run/a b\"",
+    "\"run\"",
+    "\"Run/1\"",
+];
+const BAD_TYPES: &[&str] = &["", "null", "\"\"", "\"Upper\"", "\"1st\"", "\"a-b\"", "\".a\""];
+const BAD_TIMES: &[&str] = &[
+    "5",
+    "\"\"",
+    "\"yesterday\"",
+    "\"2026-02-30T00:00:00Z\"",
+    "\"2026-02-19\"",
+    "\"2026-02-19T12:00:00\"",
+    "\"2026-02-19T25:00:00Z\"",
+    "\"2026-02-19T12:60:00Z\"",
+    "\"2026-13-19T12:00:00Z\"",
+    "\"2026-02-19T12:00:00.Z\"",
+    "\"26-02-19T12:00:00Z\"",
+];
+const BAD_SEQUENCES: &[&str] = &[
+    "0",
+    "-1",
+    "1.5",
+    "\"0\"",
+    "\"\"",
+    "\"-3\"",
+    "\"+3\"",
+    "\"0x10\"",
+    "9007199254740992",
+    "true",
+    "\" 7\"",
+];
+const BAD_ATTRIBUTES: &[&str] = &["", "null", "\"\"", "1", "{}"];
+
 /// The attributes as JSON text each; an empty text leaves one out.
 struct Fields(Vec<(&'static str, String)>);
 
@@ -112,85 +151,28 @@ impl Fields {
 
     /// Breaks one rule. (`too_large` takes the turn of a missing attribute: its own are few, see `too_large`.)
     fn spoil(&mut self, dice: &mut Dice, reason: &str, subject: &str) {
-        let long = format!("\"{}\"", "x".repeat(257));
-        let of_run = subject.starts_with("run/");
-        match reason {
-            "bad_subject" => {
-                let long_id = format!("\"run/{}\"", "i".repeat(129));
-                let bad = [
-                    "",
-                    "7",
-                    "\"run/\"",
-                    "\"job/1\"",
-                    "\"run/ü\"",
-                    "\"run/a b\"",
-                    "\"run\"",
-                    "\"Run/1\"",
-                    &long_id,
-                ];
-                self.set("subject", *dice.pick(&bad));
-            }
-            "bad_type" => {
-                let long_type = format!("\"{}\"", "t".repeat(129));
-                let other = if of_run {
-                    "\"worker.heartbeat\""
-                } else {
-                    "\"run.delta\""
-                };
-                let bad = [
-                    "",
-                    "null",
-                    "\"\"",
-                    "\"Upper\"",
-                    "\"1st\"",
-                    "\"a-b\"",
-                    "\".a\"",
-                    other,
-                    other,
-                    &long_type,
-                ];
-                self.set("type", *dice.pick(&bad));
-            }
-            "bad_time" => {
-                let bad = [
-                    "5",
-                    "\"\"",
-                    "\"yesterday\"",
-                    "\"2026-02-30T00:00:00Z\"",
-                    "\"2026-02-19\"",
-                    "\"2026-02-19T12:00:00\"",
-                    "\"2026-02-19T25:00:00Z\"",
-                    "\"2026-02-19T12:60:00Z\"",
-                    "\"2026-13-19T12:00:00Z\"",
-                    "\"2026-02-19T12:00:00.Z\"",
-                    "\"26-02-19T12:00:00Z\"",
-                    "\"2026-02-19T12:00:00+0100\"",
-                ];
-                self.set("time", *dice.pick(&bad));
-            }
-            "bad_sequence" => {
-                let bad = [
-                    "0",
-                    "-1",
-                    "1.5",
-                    "\"0\"",
-                    "\"\"",
-                    "\"-3\"",
-                    "\"+3\"",
-                    "\"0x10\"",
-                    "9007199254740992",
-                    "true",
-                    "\" 7\"",
-                ];
-                self.set("sequence", *dice.pick(&bad));
-            }
-            "bad_data" => self.bad_data(dice, of_run),
+        let (name, bad, long) = match reason {
+            "bad_subject" => ("subject", BAD_SUBJECTS, format!("\"run/{}\"", "i".repeat(129))),
+            "bad_type" => ("type", BAD_TYPES, format!("\"{}\"", "t".repeat(129))),
+            "bad_time" => ("time", BAD_TIMES, "\"2026-02-19T12:00:00+0100\"".to_owned()),
+            "bad_sequence" => ("sequence", BAD_SEQUENCES, "9".repeat(40)),
+            "bad_data" => return self.bad_data(dice, subject.starts_with("run/")),
             _ => {
                 let name = *dice.pick(&["specversion", "id", "source"]);
-                let bad = ["", "null", "\"\"", "1", "{}", &long];
-                self.set(name, *dice.pick(&bad));
+                (name, BAD_ATTRIBUTES, format!("\"{}\"", "x".repeat(257)))
             }
-        }
+        };
+        let of_other_kind = if subject.starts_with("run/") {
+            "worker.heartbeat"
+        } else {
+            "run.delta"
+        };
+        let text = match dice.below(6) {
+            0 => long,
+            1 if name == "type" => format!("\"{of_other_kind}\""),
+            _ => (*dice.pick(bad)).to_owned(),
+        };
+        self.set(name, text);
     }
 
     fn bad_data(&mut self, dice: &mut Dice, of_run: bool) {

@@ -165,6 +165,6 @@ impl Messy {
             return garbage::too_large(base);
         }
         self.garbage_made += 1;
-        garbage::garbage(&mut self.dice, base, self.garbage_made, self.shape.partitions)
+        garbage::garbage(&mut self.dice, &base, self.garbage_made, self.shape.partitions)
     }
 }

@@ -21,18 +21,18 @@ pub fn write(dice: &mut Dice, event: &Event) -> Message {
     let (value, headers) = match dice.below(5) {
         0 => (binary_value(event), binary_headers(dice, event)),
         1 => (
-            structured(dice, event),
+            Some(structured(dice, event)),
             vec![content_type(dice), header("ce_id", "another")],
         ),
         2 => (
-            structured(dice, event),
+            Some(structured(dice, event)),
             vec![header("x-other", "1"), content_type(dice)],
         ),
         3 => (
-            structured(dice, event),
+            Some(structured(dice, event)),
             vec![header("traceparent", "00-1-2-01"), ("empty".to_owned(), None)],
         ),
-        _ => (structured(dice, event), Vec::new()),
+        _ => (Some(structured(dice, event)), Vec::new()),
     };
     Message {
         partition: None,
@@ -52,7 +52,7 @@ pub fn quoted(dice: &mut Dice, text: &str) -> String {
             '/' if escape_all => out.push_str("\\/"),
             c if c < ' ' || escape_all => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    out.push_str(&format!("\\u{unit:04X}"));
+                    out.extend(["\\u".to_owned(), format!("{unit:04X}")]);
                 }
             }
             c => out.push(c),
@@ -61,7 +61,7 @@ pub fn quoted(dice: &mut Dice, text: &str) -> String {
     out + "\""
 }
 
-fn structured(dice: &mut Dice, event: &Event) -> Option<Vec<u8>> {
+fn structured(dice: &mut Dice, event: &Event) -> Vec<u8> {
     let mut parts = vec![
         "\"specversion\":\"1.0\"".to_owned(),
         format!("\"id\":{}", quoted(dice, &event.id)),
@@ -93,7 +93,7 @@ fn structured(dice: &mut Dice, event: &Event) -> Option<Vec<u8>> {
         dice.shuffle(&mut parts);
     }
     let (open, comma) = *dice.pick(&[("{", ","), ("{", ","), (" \n{ ", " ,\t")]);
-    Some(format!("{open}{}}}", parts.join(comma)).into_bytes())
+    format!("{open}{}}}", parts.join(comma)).into_bytes()
 }
 
 fn binary_value(event: &Event) -> Option<Vec<u8>> {
