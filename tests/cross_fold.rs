@@ -111,7 +111,7 @@ fn a_hundred_thousand_messy_events_fold_alike() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_seed_and_shape_folds_alike(

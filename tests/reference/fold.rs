@@ -10,6 +10,10 @@ use super::accept::{Memory, Source};
 use super::decode::{self, Event, Rules};
 use super::{Rec, json, place, time};
 
+/// The largest whole number that every JSON reader has exactly. The interface sets no limit to counts; sums of
+/// missing sequences over sources could pass it, and RFC 8785 could then not write them: they stop here.
+const COUNT_MAX: u64 = (1 << 53) - 1;
+
 /// One entity: its document so far (without `summary_hash` and `projected_at`), and its accepted events.
 #[derive(Clone, Debug)]
 pub struct Entity {
@@ -189,7 +193,7 @@ impl Entity {
             time::format(rec.timestamp_ms).map_or(Value::Null, Value::String),
         );
         let missing: u64 = self.memory.sources.values().map(Source::missing_count).sum();
-        self.set("missing_events", missing);
+        self.set("missing_events", missing.min(COUNT_MAX));
         let sources: Map<String, Value> = self
             .memory
             .sources
@@ -197,7 +201,7 @@ impl Entity {
             .map(|(name, s)| {
                 (
                     name.clone(),
-                    json!({"max": s.max, "missing": s.missing, "forgotten": s.forgotten}),
+                    json!({"max": s.max, "missing": s.missing, "forgotten": s.forgotten.min(COUNT_MAX)}),
                 )
             })
             .collect();
