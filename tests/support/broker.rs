@@ -86,7 +86,13 @@ impl Kafka {
         ]
         .map(str::to_owned)
         .to_vec();
-        self.process = Some(Guarded::start(&self.dir.path().join("broker"), "java", &args, &[]));
+        let remove = ("REMOVE_AT_END".to_owned(), self.dir.path().display().to_string());
+        self.process = Some(Guarded::start(
+            &self.dir.path().join("broker"),
+            "java",
+            &args,
+            &[remove],
+        ));
         let client: BaseConsumer = self.config().create().expect("a legal configuration");
         eventually("the broker answers", seconds(60), || {
             let process = self.process.as_mut().expect("set above");

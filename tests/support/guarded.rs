@@ -1,5 +1,6 @@
 //! A child process that cannot outlive the test process: a shell beside it holds a pipe to us and
 //! kills it by its id when the pipe closes, which also happens when we panic, abort or are killed.
+//! A directory named in `REMOVE_AT_END` goes then too: a static is never dropped.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -12,14 +13,15 @@ const WATCH: &str = r#"
 exec 3<&0
 "$@" </dev/null >>"$0.out" 2>>"$0.err" 3<&- &
 child=$!
-{ read -r _ <&3; kill -KILL $child; } >/dev/null 2>&1 &
+{ read -r _ <&3; trap '' TERM; kill -KILL $child; } >/dev/null 2>&1 &
 watch=$!
 exec 3<&-
 echo $child
 exec >/dev/null 2>&1
 wait $child
 status=$?
-kill $watch 2>/dev/null
+kill $watch
+if wait $watch; then [ -z "$REMOVE_AT_END" ] || rm -rf "$REMOVE_AT_END"; fi
 exit $status
 "#;
 
