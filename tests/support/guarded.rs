@@ -75,7 +75,11 @@ impl Guarded {
 
     /// Waits for the end; 128 + n if a signal ended it.
     pub fn wait(&mut self) -> ExitStatus {
-        self.shell.wait().expect("our own child")
+        // `Child::wait` closes stdin, which to the shell is our end.
+        let held = self.shell.stdin.take();
+        let status = self.shell.wait().expect("our own child");
+        drop(held);
+        status
     }
 
     /// The exit status, if it has ended.
