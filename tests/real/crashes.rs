@@ -1,0 +1,96 @@
+//! The process: a clean run, kills, a long sleep while another takes over.
+
+use super::compare::{Allow, assert_exact};
+use super::world::World;
+use crate::support::khala::Khala;
+use crate::support::redis_server::Keeps;
+use crate::support::wait::{eventually_true, seconds};
+
+const AFTER_A_CRASH: Allow = Allow {
+    repeated_dead_letters: true,
+    except: &[],
+};
+
+#[test]
+fn a_hundred_thousand_messy_events_are_projected_exactly() {
+    let mut world = World::new("clean", 6, 100_000, Keeps::Dumps);
+    world.produce(60_000);
+    let khala = world.khala("one");
+    world.produce(40_000);
+    assert_exact(&world, Allow::default());
+    khala.wait_recovery("first_start");
+    let records: f64 = world.read_back().len() as f64;
+    let counted = khala.metric("khala_projection_events_total", &[]);
+    assert!((counted - records).abs() < 0.5, "{counted} counted of {records}");
+    assert!(khala.metric("khala_projection_writes_total", &[("result", "ok")]) > 0.0);
+    assert_eq!(khala.metric("khala_projection_drift_total", &[]) as u64, 0);
+    assert_eq!(khala.term(), Some(0), "SIGTERM ends with 0");
+    let again = world.khala("again");
+    again.wait_recovery("normal");
+    world.produce(500);
+    assert_exact(&world, Allow::default());
+    assert_eq!(again.metric("khala_projection_drift_total", &[]) as u64, 0);
+}
+
+#[test]
+fn ten_kills_of_two_processes_change_nothing() {
+    let mut world = World::new("kills", 6, 60_000, Keeps::Dumps);
+    world.produce(20_000);
+    let mut two: Vec<Khala> = vec![world.khala("p0"), world.khala("p1")];
+    for round in 0..10 {
+        world.produce(4_000);
+        let applied = world.applied();
+        world.wait_applied(applied + 1);
+        two.remove(0).kill9();
+        // Nothing is waited for: the next one starts while partitions still belong to the dead one.
+        two.push(world.khala_unready(&format!("p{}", round + 2)));
+    }
+    assert_exact(&world, AFTER_A_CRASH);
+    let recovered: usize = two.iter().map(|khala| khala.recoveries().len()).sum();
+    assert!(recovered > 0, "no recovery was named");
+    for khala in two {
+        assert_eq!(khala.term(), Some(0));
+    }
+}
+
+#[test]
+fn one_that_slept_past_its_session_writes_nothing_wrong() {
+    let mut world = World::new("sleeper", 4, 40_000, Keeps::Dumps);
+    let sleeper = world.khala("sleeper");
+    world.produce(10_000);
+    world.wait_applied(1_000);
+    sleeper.sigstop();
+    let other = world.khala_unready("other");
+    world.produce(10_000);
+    // All partitions go to the other one, which does what the sleeper left.
+    world.settle();
+    other.wait_recovery("normal");
+    let seen = other.recoveries().len();
+    assert!(seen >= 4, "the other one took {seen} partitions");
+    sleeper.sigcont();
+    world.produce(10_000);
+    assert_exact(&world, AFTER_A_CRASH);
+    eventually_true("both are ready again", seconds(30), || {
+        [&sleeper, &other]
+            .iter()
+            .all(|khala| matches!(khala.get("/readyz"), Ok((200, _))))
+    });
+    world.produce(2_000);
+    assert_exact(&world, AFTER_A_CRASH);
+    assert_eq!((sleeper.term(), other.term()), (Some(0), Some(0)));
+}
+
+#[test]
+fn a_second_process_shares_the_partitions_and_leaves_them_cleanly() {
+    let mut world = World::new("sharing", 6, 20_000, Keeps::Dumps);
+    let one = world.khala("one");
+    world.produce(5_000);
+    let two = world.khala("two");
+    world.produce(5_000);
+    assert_exact(&world, Allow::default());
+    assert!(!two.recoveries().is_empty(), "the second one got no partition");
+    assert_eq!(one.term(), Some(0));
+    world.produce(5_000);
+    assert_exact(&world, Allow::default());
+    assert_eq!(two.term(), Some(0));
+}

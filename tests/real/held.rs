@@ -1,0 +1,151 @@
+//! Held partitions: where going on would destroy what cannot be rebuilt, nothing is written.
+
+use std::collections::BTreeMap;
+
+use super::compare::{Allow, assert_exact};
+use super::world::World;
+use crate::support::khala::Khala;
+use crate::support::redis_server::Keeps;
+use crate::support::wait::{always, eventually, seconds};
+
+/// All keys but leases, with their contents: what must not change while held.
+fn contents(world: &World) -> BTreeMap<String, Vec<u8>> {
+    let keys: Vec<String> = world.redis.ask(&["KEYS", "*"]);
+    let kept = keys.into_iter().filter(|key| !key.ends_with(":owner"));
+    kept.map(|key| {
+        let dump: Option<Vec<u8>> = world.redis.ask(&["DUMP", &key]);
+        (key, dump.unwrap_or_default())
+    })
+    .collect()
+}
+
+/// The partition is held for this reason, says so everywhere, and stays as it is.
+fn assert_held(world: &World, khala: &Khala, reason: &str, before: &BTreeMap<String, Vec<u8>>) {
+    khala.wait_held(reason);
+    khala.wait_recovery(reason);
+    let body = eventually("readyz is 503 while held", seconds(10), || match khala.get("/readyz") {
+        Ok((503, body)) => Ok(body),
+        other => Err(other),
+    });
+    assert!(body.contains(reason), "/readyz says why: {body}");
+    let (status, body) = khala.get("/v1/status").expect("status answers");
+    assert!(
+        status == 200 && body.contains("\"held\"") && body.contains(reason),
+        "{status} {body}"
+    );
+    assert_eq!(
+        khala.get("/healthz").map(|(status, _)| status),
+        Ok(200),
+        "held is alive"
+    );
+    always("nothing is written while held", seconds(2), || {
+        contents(world) == *before
+    });
+}
+
+/// A projected world, then stopped.
+fn projected(name: &str) -> World {
+    let mut world = World::new(name, 3, 10_000, Keeps::Dumps);
+    let khala = world.khala("before");
+    world.produce(3_000);
+    assert_exact(&world, Allow::default());
+    assert_eq!(khala.term(), Some(0));
+    world
+}
+
+#[test]
+fn a_topic_made_anew_is_not_folded_into_the_old_documents() {
+    let mut world = projected("recreated");
+    let before = contents(&world);
+    let topic = world.cluster.topic.clone();
+    world.kafka().delete_topic(&topic);
+    world.kafka().create_topic(&topic, 3);
+    world.produce(6_000);
+    let khala = world.khala_unready("after");
+    assert_held(&world, &khala, "log_replaced", &before);
+    assert_eq!(khala.term(), Some(0));
+}
+
+#[test]
+fn a_topic_made_anew_under_a_serving_process_is_noticed() {
+    let mut world = World::new("recreated-serving", 3, 10_000, Keeps::Dumps);
+    let khala = world.khala("one");
+    world.produce(3_000);
+    assert_exact(&world, Allow::default());
+    let topic = world.cluster.topic.clone();
+    let before = contents(&world);
+    world.kafka().delete_topic(&topic);
+    world.kafka().create_topic(&topic, 3);
+    world.produce(6_000);
+    assert_held(&world, &khala, "log_replaced", &before);
+    assert_eq!(khala.term(), Some(0));
+}
+
+#[test]
+fn added_partitions_move_keys_and_hold() {
+    let world = projected("added");
+    let before = contents(&world);
+    world.kafka().add_partitions(&world.cluster.topic, 5);
+    let khala = world.khala_unready("after");
+    assert_held(&world, &khala, "partitions_changed", &before);
+    assert_eq!(khala.term(), Some(0));
+}
+
+#[test]
+fn documents_of_another_version_are_not_mixed() {
+    let mut world = projected("version");
+    for p in 0..3 {
+        let _: i64 = world
+            .redis
+            .ask(&["HSET", &world.key(p, "checkpoint"), "projection_version", "999"]);
+    }
+    let before = contents(&world);
+    world.produce(1_000);
+    let khala = world.khala_unready("after");
+    assert_held(&world, &khala, "projection_version_changed", &before);
+    let counted = khala.metric(
+        "khala_projection_drift_total",
+        &[("reason", "projection_version_changed")],
+    );
+    assert!(counted > 0.0);
+    assert_eq!(khala.term(), Some(0));
+}
+
+#[test]
+fn a_last_record_that_is_another_holds_where_no_mark_matches() {
+    let mut world = projected("last-record");
+    let checkpoint = world.checkpoint(1);
+    let mut parts: Vec<&str> = checkpoint["last_record"].split(':').collect();
+    parts[2] = "deadbeef";
+    let _: i64 = world
+        .redis
+        .ask(&["HSET", &world.key(1, "checkpoint"), "last_record", &parts.join(":")]);
+    let _: i64 = world.redis.ask(&["DEL", &world.key(1, "checkpoints")]);
+    let before = world.checkpoint(1);
+    world.produce(1_000);
+    let khala = world.khala_unready("after");
+    khala.wait_held("log_replaced");
+    assert_eq!(world.checkpoint(1), before, "the held partition is left as it is");
+    assert!(matches!(khala.get("/readyz"), Ok((503, _))));
+    assert_eq!(khala.term(), Some(0));
+}
+
+#[test]
+fn a_checkpoint_past_the_end_with_a_good_mark_waits_for_the_rewind() {
+    let mut world = projected("ahead");
+    let end = world.offsets()[2];
+    let key = world.key(2, "checkpoint");
+    let ahead = format!("{}:1771000000000:0badcafe", end + 999);
+    let _: i64 = world
+        .redis
+        .ask(&["HSET", &key, "offset", &(end + 1000).to_string(), "last_record", &ahead]);
+    let marks: i64 = world.redis.ask(&["XLEN", &world.key(2, "checkpoints")]);
+    assert!(marks > 0, "projecting left a mark in the history");
+    let before = world.checkpoint(2);
+    world.produce(500);
+    let khala = world.khala_unready("after");
+    khala.wait_held("checkpoint_ahead");
+    khala.wait_recovery("checkpoint_ahead");
+    assert_eq!(world.checkpoint(2), before, "the held partition is left as it is");
+    assert_eq!(khala.term(), Some(0));
+}

@@ -1,0 +1,20 @@
+//! Black-box tests of the `khala` binary on a real Kafka and a real Redis (feature `real`).
+//! Each ends alike: every document, count and dead letter equals the reference fold of what Kafka holds,
+//! and the recovery was named in the log and the metrics. Servers: `scripts/install-test-servers`.
+
+#[path = "../reference/mod.rs"]
+mod reference;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod broker_faults;
+mod commands;
+mod compare;
+mod compare_places;
+mod crashes;
+mod entities;
+mod held;
+mod servers;
+mod sink_faults;
+mod topic;
+mod world;

@@ -1,0 +1,221 @@
+//! A Kafka 4.3.0 broker in `KRaft` combined mode, from the jars that `scripts/install-test-servers` brings.
+//! Out: an address that answers metadata requests. Topics are made and changed with Kafka's admin calls.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::guarded::{Guarded, free_port, temp_dir};
+use super::wait::{eventually, seconds};
+
+/// One broker.
+pub struct Kafka {
+    port: u16,
+    dir: tempfile::TempDir,
+    process: Option<Guarded>,
+}
+
+impl Kafka {
+    /// Formats a directory and starts; returns when metadata answers.
+    pub fn start() -> Self {
+        let dir = temp_dir("kafka");
+        let (port, controller) = (free_port(), free_port());
+        let data = dir.path().join("data");
+        let properties = format!(
+            "process.roles=broker,controller\nnode.id=1\n\
+             controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             controller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             log.dirs={}\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=2\n\
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+             share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
+             group.initial.rebalance.delay.ms=0\ngroup.min.session.timeout.ms=1000\n\
+             auto.create.topics.enable=false\ncontrolled.shutdown.enable=false\n",
+            data.display()
+        );
+        fs::write(dir.path().join("server.properties"), properties).expect("a file in our directory");
+        let kafka = Self {
+            port,
+            dir,
+            process: None,
+        };
+        kafka.format();
+        let mut kafka = kafka;
+        kafka.start_again();
+        kafka
+    }
+
+    fn format(&self) {
+        let properties = self.dir.path().join("server.properties");
+        let output = Command::new("java")
+            .args([
+                "-Xmx128m",
+                "-XX:TieredStopAtLevel=1",
+                "-cp",
+                &classpath(),
+                "kafka.tools.StorageTool",
+            ])
+            .args(["format", "--standalone", "-t", "4L6g3nShT-eMCtK--X86sw", "-c"])
+            .arg(&properties)
+            .output()
+            .expect("java runs (scripts/install-test-servers brings it)");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "StorageTool: {stderr}");
+    }
+
+    /// Starts on the same port and directory.
+    pub fn start_again(&mut self) {
+        assert!(self.process.is_none(), "the broker runs already");
+        let properties = self.dir.path().join("server.properties").display().to_string();
+        let args: Vec<String> = [
+            "-Xmx512m",
+            "-XX:+UseSerialGC",
+            "-cp",
+            &classpath(),
+            "kafka.Kafka",
+            &properties,
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let remove = ("REMOVE_AT_END".to_owned(), self.dir.path().display().to_string());
+        self.process = Some(Guarded::start(
+            &self.dir.path().join("broker"),
+            "java",
+            &args,
+            &[remove],
+        ));
+        let client: BaseConsumer = self.config().create().expect("a legal configuration");
+        eventually("the broker answers", seconds(60), || {
+            let process = self.process.as_mut().expect("set above");
+            assert!(process.ended().is_none(), "the broker ended: {}", process.stderr());
+            client.fetch_metadata(None, Duration::from_secs(2)).map(|_| ())
+        });
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) {
+        self.end("TERM");
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.end("KILL");
+    }
+
+    fn end(&mut self, signal: &str) {
+        let mut process = self.process.take().expect("the broker runs");
+        process.signal(signal);
+        process.wait();
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A client configuration with nothing but the address.
+    pub fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.address());
+        config.set("log_level", "0");
+        config
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.config().create().expect("a legal configuration")
+    }
+
+    /// Makes a topic that takes values up to 2 MiB; returns when each partition has a leader.
+    pub fn create_topic(&self, topic: &str, partitions: u32) {
+        let new =
+            NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(1)).set("max.message.bytes", "2097152");
+        // A topic's deletion goes on after it was answered: its name may be taken for a while.
+        eventually("the topic is made", seconds(20), || {
+            let done = block_on(self.admin().create_topics([&new], &options()));
+            let results = done.map_err(|e| e.to_string())?;
+            results
+                .into_iter()
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|e| format!("{e:?}"))
+        });
+        self.wait_for_leaders(topic, partitions);
+    }
+
+    /// Deletes a topic; returns when metadata do not know it any more.
+    pub fn delete_topic(&self, topic: &str) {
+        let done = block_on(self.admin().delete_topics(&[topic], &options())).expect("the broker answers");
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
+        let client: BaseConsumer = self.config().create().expect("a legal configuration");
+        eventually("the topic is gone", seconds(20), || {
+            let metadata = client.fetch_metadata(None, seconds(5)).map_err(|e| e.to_string())?;
+            let there = metadata.topics().iter().any(|known| known.name() == topic);
+            if there { Err("still there".to_owned()) } else { Ok(()) }
+        });
+    }
+
+    /// Raises the number of partitions.
+    pub fn add_partitions(&self, topic: &str, partitions: u32) {
+        let new = NewPartitions::new(topic, partitions as usize);
+        let done = block_on(self.admin().create_partitions([&new], &options())).expect("the broker answers");
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
+        self.wait_for_leaders(topic, partitions);
+    }
+
+    /// Deletes the records below `before` (offset of the first that stays), as retention does.
+    pub fn delete_records(&self, topic: &str, partition: u32, before: u64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition as i32, Offset::Offset(before as i64))
+            .expect("a legal offset");
+        block_on(self.admin().delete_records(&list, &options())).expect("the records are deleted");
+    }
+
+    fn wait_for_leaders(&self, topic: &str, partitions: u32) {
+        let client: BaseConsumer = self.config().create().expect("a legal configuration");
+        eventually("each partition has a leader", seconds(20), || {
+            let metadata = client
+                .fetch_metadata(Some(topic), seconds(5))
+                .map_err(|e| e.to_string())?;
+            let found = metadata
+                .topics()
+                .iter()
+                .flat_map(rdkafka::metadata::MetadataTopic::partitions);
+            let led = found.filter(|p| p.error().is_none() && p.leader() >= 0).count();
+            if led == partitions as usize {
+                Ok(())
+            } else {
+                Err(format!("{led} of {partitions}"))
+            }
+        });
+    }
+}
+
+/// Where the jars are; says how to get them if they are not.
+fn classpath() -> String {
+    let dir = std::env::var("KHALA_KAFKA_DIR").unwrap_or_else(|_| "/var/tmp/khala-kafka-4.3.0".to_owned());
+    assert!(
+        PathBuf::from(&dir).is_dir(),
+        "no Kafka in {dir}: run scripts/install-test-servers (KHALA_KAFKA_DIR names another place)"
+    );
+    format!("{dir}/*")
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(seconds(10)))
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(future)
+}

@@ -1,0 +1,249 @@
+//! The binary under test: a serving process with its logs and metrics, and single commands.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::guarded::{Guarded, free_port};
+use super::wait::{eventually, seconds};
+
+/// Where a khala works.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub log: String,
+    pub store: String,
+    pub topic: String,
+    pub namespace: String,
+}
+
+impl Cluster {
+    /// The flags that name it.
+    pub fn flags(&self) -> Vec<String> {
+        let pairs = [
+            ("--log", &self.log),
+            ("--store", &self.store),
+            ("--topic", &self.topic),
+            ("--namespace", &self.namespace),
+        ];
+        pairs
+            .iter()
+            .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).clone()])
+            .collect()
+    }
+}
+
+/// A serving process.
+pub struct Khala {
+    process: Guarded,
+    http: String,
+    name: String,
+}
+
+/// One sample of `/metrics`.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
+}
+
+impl Khala {
+    /// Starts `khala serve` and waits until it is ready. Extra args go to the command line.
+    pub fn start(dir: &Path, cluster: &Cluster, name: &str, extra: &[&str]) -> Self {
+        let khala = Self::start_unready(dir, cluster, name, extra);
+        khala.wait_ready();
+        khala
+    }
+
+    /// Starts it without waiting: it may have reason never to be ready.
+    pub fn start_unready(dir: &Path, cluster: &Cluster, name: &str, extra: &[&str]) -> Self {
+        let http = format!("127.0.0.1:{}", free_port());
+        let mut args = vec!["serve".to_owned()];
+        args.extend(cluster.flags());
+        args.extend(["--http".to_owned(), http.clone()]);
+        args.extend(extra.iter().map(|arg| (*arg).to_owned()));
+        let process = Guarded::start(&dir.join(name), env!("CARGO_BIN_EXE_khala"), &args, &envs());
+        Self {
+            process,
+            http,
+            name: name.to_owned(),
+        }
+    }
+
+    pub fn wait_ready(&self) {
+        eventually(&format!("{} is ready", self.name), seconds(30), || {
+            match self.get("/readyz") {
+                Ok((200, _)) => Ok(()),
+                other => Err((other, tail(&self.process.stderr()))),
+            }
+        });
+    }
+
+    /// Status and body of a GET.
+    pub fn get(&self, path: &str) -> Result<(u16, String), String> {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(5)))
+            .build();
+        let mut response = ureq::Agent::new_with_config(config)
+            .get(format!("http://{}{path}", self.http))
+            .call()
+            .map_err(|e| e.to_string())?;
+        let status = response.status().as_u16();
+        let body = response.body_mut().read_to_string().map_err(|e| e.to_string())?;
+        Ok((status, body))
+    }
+
+    /// All samples of `/metrics`.
+    pub fn metrics(&self) -> Vec<Sample> {
+        let (status, body) = self.get("/metrics").unwrap_or_default();
+        assert!(status == 200 || body.is_empty(), "/metrics: {status} {body}");
+        body.lines().filter_map(sample).collect()
+    }
+
+    /// Sum of the samples of a name that have all these labels.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let has = |sample: &Sample| {
+            labels
+                .iter()
+                .all(|(k, v)| sample.labels.get(*k).is_some_and(|l| l == v))
+        };
+        let samples = self.metrics();
+        samples
+            .iter()
+            .filter(|s| s.name == name && has(s))
+            .map(|s| s.value)
+            .sum()
+    }
+
+    /// Values of the field `recovery` in the log, in order.
+    pub fn recoveries(&self) -> Vec<String> {
+        let logged = self.process.stderr();
+        let lines = logged
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines
+            .filter_map(|line| {
+                let found = line.get("recovery").or_else(|| line.get("fields")?.get("recovery"));
+                Some(found?.as_str()?.to_owned())
+            })
+            .collect()
+    }
+
+    /// Waits until the log names a recovery.
+    pub fn wait_recovery(&self, name: &str) {
+        eventually(&format!("{} logs recovery {name}", self.name), seconds(30), || {
+            let named = self.recoveries();
+            if named.iter().any(|seen| seen == name) {
+                return Ok(());
+            }
+            Err((named, tail(&self.process.stderr())))
+        });
+    }
+
+    /// Waits until a partition is held for this reason, by the metric.
+    pub fn wait_held(&self, reason: &str) {
+        eventually(&format!("{} holds: {reason}", self.name), seconds(30), || {
+            let held = self
+                .metrics()
+                .into_iter()
+                .filter(|s| s.name == "khala_projection_held" && s.value > 0.0);
+            let reasons: Vec<String> = held.filter_map(|s| s.labels.get("reason").cloned()).collect();
+            if reasons.iter().any(|seen| seen == reason) {
+                return Ok(());
+            }
+            Err((reasons, tail(&self.process.stderr())))
+        });
+    }
+
+    pub fn stderr(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// SIGKILL.
+    pub fn kill9(mut self) {
+        self.process.signal("KILL");
+        self.process.wait();
+    }
+
+    pub fn sigstop(&self) {
+        self.process.signal("STOP");
+    }
+
+    pub fn sigcont(&self) {
+        self.process.signal("CONT");
+    }
+
+    /// SIGTERM; the exit code.
+    pub fn term(mut self) -> Option<i32> {
+        self.process.signal("TERM");
+        eventually(&format!("{} ends after SIGTERM", self.name), seconds(20), || {
+            self.process.ended().ok_or_else(|| tail(&self.process.stderr()))
+        })
+        .code()
+    }
+}
+
+/// Runs one command to its end with this input.
+pub fn run(cluster: &Cluster, args: &[&str], input: &str) -> Output {
+    use std::io::Write;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_khala"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KHALA_")) {
+        command.env_remove(name);
+    }
+    command.args(args).args(cluster.flags());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("khala runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    let input = input.to_owned();
+    // A command that refuses its input early closes the pipe: that is its right.
+    let writer = std::thread::spawn(move || _ = stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().expect("our own child");
+    writer.join().expect("the writer does not panic");
+    output
+}
+
+/// Quick to notice that another process is gone, so that tests are short.
+fn envs() -> Vec<(String, String)> {
+    [
+        ("KHALA_LOG_FORMAT", "json"),
+        ("KHALA_LOG_LEVEL", "info"),
+        ("KHALA_OWNER_LEASE", "3s"),
+        ("KHALA_KAFKA__SESSION_TIMEOUT_MS", "3000"),
+        ("KHALA_KAFKA__HEARTBEAT_INTERVAL_MS", "500"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
+
+/// `name{a="b",…} value`, as the Prometheus text format has it.
+fn sample(line: &str) -> Option<Sample> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let (series, value) = line.rsplit_once(' ')?;
+    let (name, labels) = match series.split_once('{') {
+        Some((name, rest)) => (name, rest.strip_suffix('}')?),
+        None => (series, ""),
+    };
+    let labels = labels.split("\",").filter_map(|pair| {
+        let (name, value) = pair.split_once("=\"")?;
+        Some((name.to_owned(), value.trim_end_matches('"').to_owned()))
+    });
+    Some(Sample {
+        name: name.to_owned(),
+        labels: labels.collect(),
+        value: value.parse().ok()?,
+    })
+}
