@@ -20,7 +20,7 @@ use khala::store::{Batch, DocumentWrite, EventWrite, Owner, Store, StoreError};
 
 const PARTITIONS: u32 = 3;
 const ENTITIES: u64 = 5;
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 fn open_log(dir: &Path) -> Result<EmbeddedLog, LogError> {
     let settings = LogSettings {
