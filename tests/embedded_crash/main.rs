@@ -2,6 +2,7 @@
 //! What was acknowledged must be there, and each checkpoint must cover exactly the documents that are there.
 //! Again with the same kills or flips: `KHALA_SEED=<seed>`.
 
+#![expect(clippy::unwrap_used, reason = "a test: a panic names the line")]
 #![expect(clippy::print_stdout, reason = "the child tells its parent what was acknowledged")]
 
 mod flips;
