@@ -144,3 +144,25 @@ fn a_database_that_was_removed_is_not_taken_for_a_new_one() {
     assert!(error.to_string().contains("remove it whole to start empty"), "{error}");
     assert!(!dir.path().join("log").exists());
 }
+
+#[test]
+fn a_torn_write_that_nobody_was_told_of_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let torn = [1, 2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0]; // a batch of two items begins, then half an item
+    drop(Disk::open(dir.path(), "log", &THINGS).unwrap());
+    let journal = journal_of(dir.path());
+    let write_at_end = || {
+        let text = std::fs::read(&journal).unwrap();
+        let used = text.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let file = OpenOptions::new().write(true).open(&journal).unwrap();
+        file.write_all_at(&torn, used as u64).unwrap();
+    };
+    write_at_end();
+    let disk = Disk::open(dir.path(), "log", &THINGS).unwrap();
+    put(&disk, "a", "1");
+    drop(disk);
+    write_at_end();
+    let disk = Disk::open(dir.path(), "log", &THINGS).unwrap();
+    assert!(disk.keyspace("things").unwrap().get("a").unwrap().is_some());
+    assert!(!dir.path().join("log.damaged").exists());
+}

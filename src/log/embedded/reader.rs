@@ -98,12 +98,11 @@ impl Read {
         }
         let mut following = None;
         while batch.len() < records_max && batch.bytes() < bytes_max && self.next < self.end {
-            let step = match cursor.as_mut().filter(|open| open.next() < open.end()) {
-                Some(open) => open.copy_into(&mut batch).map_err(|what| self.damaged(what)),
-                None => {
-                    let chunks = following.get_or_insert_with(|| self.from(self.next));
-                    self.following(chunks).map(|chunk| cursor = Some(chunk))
-                }
+            let step = if let Some(open) = cursor.as_mut().filter(|open| open.next() < open.end()) {
+                open.copy_into(&mut batch).map_err(|what| self.damaged(what))
+            } else {
+                let chunks = following.get_or_insert_with(|| self.from(self.next));
+                self.following(chunks).map(|chunk| cursor = Some(chunk))
             };
             match step {
                 Ok(()) => self.next = batch.next().map_or(self.next, |next| next.0),

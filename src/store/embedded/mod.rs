@@ -68,6 +68,8 @@ struct News {
 }
 
 const BELLS: usize = 64;
+/// Memory of each keyspace for what is not yet in tables.
+const MEMTABLE_BYTES: u64 = 24 << 20;
 
 impl News {
     fn new() -> Self {
@@ -102,7 +104,7 @@ impl EmbeddedStore {
     /// namespace is not a legal one.
     pub fn open(dir: &Path, namespace: &str, settings: EmbeddedSettings) -> Result<Self, StoreError> {
         ensure_legal(namespace)?;
-        let room = |name| (name, KeyspaceCreateOptions::default as fn() -> KeyspaceCreateOptions);
+        let room = |name| (name, options as fn() -> KeyspaceCreateOptions);
         let disk = Disk::open(dir, "store", &["documents", "index", "events"].map(room))?;
         let shared = Arc::new(Shared {
             documents: disk.keyspace("documents")?,
@@ -164,10 +166,10 @@ impl EmbeddedStore {
     async fn read<T: Send + 'static>(
         &self,
         partition: PartitionId,
-        work: impl FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (shared, namespace) = (self.backend.shared.clone(), self.namespace.clone());
-        let read = tokio::task::spawn_blocking(move || work(&View::new(&shared, &namespace, partition)));
+        let read = tokio::task::spawn_blocking(move || work(&View::new(shared, &namespace, partition)));
         match read.await {
             Ok(done) => done,
             Err(error) => Err(StoreError::Rejected(format!(
@@ -186,6 +188,10 @@ impl Drop for Backend {
             tracing::error!("the embedded store's writer ended by a panic");
         }
     }
+}
+
+fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
 }
 
 fn ensure_legal(namespace: &str) -> Result<(), StoreError> {
@@ -254,7 +260,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn checkpoint(&self, partition: PartitionId) -> Result<Option<Checkpoint>, StoreError> {
-        self.read(partition, |view| view.checkpoint()).await
+        self.read(partition, View::checkpoint).await
     }
 
     async fn history(&self, partition: PartitionId, limit: usize) -> Result<Vec<Checkpoint>, StoreError> {
@@ -268,7 +274,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn parked(&self, partition: PartitionId) -> Result<Vec<(Entity, Offset)>, StoreError> {
-        self.read(partition, |view| view.parked()).await
+        self.read(partition, View::parked).await
     }
 
     async fn document(&self, partition: PartitionId, entity: &Entity) -> Result<Option<Vec<u8>>, StoreError> {

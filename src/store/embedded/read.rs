@@ -1,6 +1,8 @@
 //! Reading the embedded store: one snapshot per call, so that documents and checkpoint belong together.
 //! All of it may block.
 
+use std::sync::Arc;
+
 use fjall::{Readable, Snapshot};
 
 use super::Shared;
@@ -12,18 +14,18 @@ use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::store::{ListQuery, StoreError, Stored, StreamEntry};
 
 /// A view of one partition as it was at one instant.
-pub(super) struct View<'a> {
-    shared: &'a Shared,
+pub(super) struct View {
+    shared: Arc<Shared>,
     snapshot: Snapshot,
     partition: PartitionId,
     place: Place,
 }
 
-impl<'a> View<'a> {
-    pub(super) fn new(shared: &'a Shared, namespace: &str, partition: PartitionId) -> Self {
+impl View {
+    pub(super) fn new(shared: Arc<Shared>, namespace: &str, partition: PartitionId) -> Self {
         Self {
-            shared,
             snapshot: shared.disk.database().snapshot(),
+            shared,
             partition,
             place: Place::new(namespace, partition),
         }

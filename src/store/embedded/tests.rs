@@ -3,7 +3,7 @@ use crate::pure::entity::Kind;
 use crate::store::{DocumentWrite, EventWrite};
 
 const P0: PartitionId = PartitionId(0);
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 const SETTINGS: EmbeddedSettings = EmbeddedSettings {
     events_kept: 3,
     history_kept: 2,

@@ -166,7 +166,7 @@ impl Writer {
             Request::Owner(target, reply) => write.answer(reply, Ok(self.live(&target.place).cloned())),
             Request::Commit(commit, reply) => {
                 let touched: Vec<_> = commit.events.iter().map(|(entity, ..)| entity.clone()).collect();
-                let taken = self.commit(write, *commit);
+                let taken = self.commit(write, &commit);
                 let (shared, accepted) = (self.shared.clone(), taken.is_ok());
                 write.answer(reply, taken);
                 if accepted {
@@ -199,7 +199,7 @@ impl Writer {
 
     fn renew(&mut self, target: Target, owner: Owner, lease: Duration) -> Result<Option<Checkpoint>, StoreError> {
         self.ensure_owner(&target, &owner)?;
-        let found = View::new(&self.shared, &target.namespace, target.partition).checkpoint();
+        let found = View::new(self.shared.clone(), &target.namespace, target.partition).checkpoint();
         let until = Instant::now() + lease;
         self.leases.insert(target.place, Lease { owner, until });
         found
@@ -215,10 +215,10 @@ impl Writer {
     }
 
     /// Checks the whole batch, then adds it to the write.
-    fn commit(&mut self, write: &mut Write, commit: Commit) -> Result<(), StoreError> {
+    fn commit(&mut self, write: &mut Write, commit: &Commit) -> Result<(), StoreError> {
         let target = &commit.target;
         self.shared.disk.running()?;
-        let view = View::new(&self.shared, &target.namespace, target.partition);
+        let view = View::new(self.shared.clone(), &target.namespace, target.partition);
         let found = view.checkpoint()?;
         if found.as_ref().map(Checkpoint::identity) != commit.expected {
             return Err(StoreError::Refused {
@@ -242,10 +242,10 @@ impl Writer {
         write.places.insert(target.place.clone());
         if let Some(number) = newest_mark {
             self.marks.insert(target.place.clone(), number + 1);
-            write.mark(&self.shared, &commit, number + 1);
+            write.mark(&self.shared, commit, number + 1);
         }
-        write.documents(&self.shared, &commit, &before);
-        write.events(&self.shared, &commit);
+        write.documents(&self.shared, commit, &before);
+        write.events(&self.shared, commit);
         let key = commit.target.place.checkpoint();
         let value = keys::checkpoint(&key, &commit.checkpoint);
         write.batch.insert(self.shared.disk.meta(), key, value);
