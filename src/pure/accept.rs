@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 
 use sha2::{Digest as _, Sha256};
 
+use super::event::SEQUENCE_MAX;
+
 /// The most sources kept per entity.
 pub const SOURCES_MAX: usize = 64;
 /// The most missing ranges kept per source.
@@ -58,7 +60,7 @@ impl Source {
     fn forget_lowest(&mut self) {
         if self.missing.len() > RANGES_MAX {
             let (first, last) = self.missing.remove(0);
-            self.forgotten += last - first + 1;
+            self.forgotten = counted(self.forgotten + last - first + 1);
         }
     }
 }
@@ -107,7 +109,7 @@ impl Accepted {
         let mut forgotten = 0;
         if self.sources.len() == SOURCES_MAX {
             let oldest = self.sources.remove(0);
-            forgotten = oldest.missing_events() + oldest.forgotten;
+            forgotten = counted(oldest.missing_events() + oldest.forgotten);
         }
         let at = self.sources.len();
         self.sources.push(Source {
@@ -143,7 +145,7 @@ impl Accepted {
 
     /// Sequences known to be missing, over all sources.
     pub fn missing_events(&self) -> u64 {
-        self.sources.iter().map(Source::missing_events).sum()
+        counted(self.sources.iter().map(Source::missing_events).sum())
     }
 
     /// Bytes on the heap, roughly.
@@ -151,6 +153,11 @@ impl Accepted {
         let per_source = |source: &Source| size_of::<Source>() + source.name.len() + source.missing.capacity() * 16;
         self.sources.iter().map(per_source).sum::<usize>() + self.recent.capacity() * 16
     }
+}
+
+/// Counts stop where JSON numbers stop being exact.
+fn counted(count: u64) -> u64 {
+    count.min(SEQUENCE_MAX)
 }
 
 /// First 16 bytes of SHA-256 over source, a zero byte, id.
