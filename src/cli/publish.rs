@@ -78,15 +78,12 @@ async fn publish_all(
         let read = read_line(&mut input, &mut line, max_bytes);
         let read = if waiting.is_empty() {
             read.await
+        } else if let Ok(read) = tokio::time::timeout_at(due, read).await {
+            read
         } else {
-            match tokio::time::timeout_at(due, read).await {
-                Ok(read) => read,
-                Err(_) => {
-                    send(&mut waiting, door, context, &mut tally).await;
-                    bar.set_position(tally.published);
-                    continue; // what was read of the next line is kept
-                }
-            }
+            send(&mut waiting, door, context, &mut tally).await;
+            bar.set_position(tally.published);
+            continue; // what was read of the next line is kept
         };
         let read = read.map_err(|error| Failure::new(Exit::Failed, format!("reading the input: {error}")))?;
         number += 1;

@@ -15,7 +15,7 @@ use crate::config::{Role, Settings, Token, read_tokens};
 use crate::pure::entity::{Entity, Kind};
 
 /// The longest that one call may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Events sent in one request.
 const EVENTS_MAX: usize = 1000;
 

@@ -212,7 +212,7 @@ pub static KEYS: &[Key] = &[
         name: "owner_lease",
         unit: "time",
         default: "10s",
-        doc: "How long a partition's lease lives without being renewed; at least store_timeout",
+        doc: "How long a partition's lease lives without being renewed",
         secret: false,
         set: |settings, text| value::span(text, seconds(1)..=seconds(600)).map(|span| settings.owner_lease = span),
         get: |settings| show_span(settings.owner_lease),

@@ -10,10 +10,6 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
         let why = "a batch must hold the largest event: raise `batch_bytes` or lower `max_event_bytes`";
         return Err(clash(loaded, "batch_bytes", "is less than", "max_event_bytes", why));
     }
-    if settings.store_timeout > settings.owner_lease {
-        let why = "a lease must outlive one call to the store: raise `owner_lease` or lower `store_timeout`";
-        return Err(clash(loaded, "owner_lease", "is less than", "store_timeout", why));
-    }
     if !settings.http.ip().is_loopback() && settings.token_file.is_none() {
         let problem = format!(
             "`http` {} can be reached from other machines, and there is no `token_file`: give `--token-file FILE` \

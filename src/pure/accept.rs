@@ -160,11 +160,12 @@ fn counted(count: u64) -> u64 {
     count.min(SEQUENCE_MAX)
 }
 
-/// First 16 bytes of SHA-256 over source, a zero byte, id.
+/// First 16 bytes of SHA-256 over the length of the source (8 bytes, big endian), source, id.
 fn hash(source: &str, id: &str) -> u128 {
+    let length = (source.len() as u64).to_be_bytes();
     let digest = Sha256::new()
+        .chain_update(length)
         .chain_update(source)
-        .chain_update([0])
         .chain_update(id)
         .finalize();
     digest

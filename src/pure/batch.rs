@@ -43,7 +43,7 @@ pub struct EventWrite {
     pub entity: Entity,
     /// Its place in the entity's stream: entry id `<seq>-0`.
     pub seq: u64,
-    /// The event as structured CloudEvents JSON.
+    /// The event as structured `CloudEvents` JSON.
     pub json: Range<u32>,
 }
 

@@ -1,5 +1,5 @@
-//! `POST /v1/events`: CloudEvents over HTTP, structured, batched or binary. 202 once the log has all of them.
-//! A request with one bad event writes nothing. Source: CloudEvents 1.0.2, HTTP protocol binding.
+//! `POST /v1/events`: `CloudEvents` over HTTP, structured, batched or binary. 202 once the log has all of them.
+//! A request with one bad event writes nothing. Source: `CloudEvents` 1.0.2, HTTP protocol binding.
 
 use axum::Json;
 use axum::body::Bytes;

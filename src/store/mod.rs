@@ -54,7 +54,7 @@ pub struct ListQuery {
 pub struct StreamEntry {
     /// Its seq.
     pub seq: u64,
-    /// The event as structured CloudEvents JSON.
+    /// The event as structured `CloudEvents` JSON.
     pub json: Vec<u8>,
 }
 

@@ -145,11 +145,6 @@ fn limits_that_do_not_fit_each_other_are_refused_by_name() {
         said.ends_with("raise `batch_bytes` or lower `max_event_bytes`"),
         "{said}"
     );
-    let said = load_all(None, &[], &[("owner_lease", "2s")]).unwrap_err();
-    assert!(
-        said.starts_with("settings: `owner_lease` (2s, --owner-lease) is less than `store_timeout` (5s, default)"),
-        "{said}"
-    );
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Fleet {
         } else {
             ("worker.stopped", json!({}))
         };
-        if i % 2 == 0 {
+        if i.is_multiple_of(2) {
             lane.push(self.event(&subject, &source, beats, end.0, &end.1));
         }
         lane
@@ -224,7 +224,6 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
 
     #[test]
     fn a_demo_is_the_same_for_the_same_seed_and_has_every_mishap() {

@@ -294,10 +294,10 @@ impl Log for KafkaLog {
 
     async fn reader(&self, role: Role, partition: PartitionId, from: NextOffset) -> Result<Box<dyn Reader>, LogError> {
         let (topic, address) = (self.topic_name(role), &self.settings.bootstrap);
-        if role == Role::Events {
-            if let Some(reader) = KafkaReader::open(&self.fetcher()?, address, &topic, partition, from)? {
-                return Ok(Box::new(reader));
-            }
+        if role == Role::Events
+            && let Some(reader) = KafkaReader::open(&self.fetcher()?, address, &topic, partition, from)?
+        {
+            return Ok(Box::new(reader));
         }
         let own = self.new_fetcher()?;
         match KafkaReader::open(&own, address, &topic, partition, from)? {

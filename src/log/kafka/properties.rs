@@ -77,13 +77,13 @@ pub(super) enum Client {
 /// Refuses properties that are not the user's to set.
 pub(super) fn check(properties: &BTreeMap<String, String>) -> Result<(), LogError> {
     for (name, value) in properties {
-        if let Some((_, ours, _)) = OURS.iter().find(|(ours, _, _)| ours == name) {
-            if value != ours {
-                let why = "what khala promises rests on it";
-                return Err(LogError::Refused(format!(
-                    "[kafka] {name} = {value:?}: must be {ours:?}, {why}; remove it"
-                )));
-            }
+        if let Some((_, ours, _)) = OURS.iter().find(|(ours, _, _)| ours == name)
+            && value != ours
+        {
+            let why = "what khala promises rests on it";
+            return Err(LogError::Refused(format!(
+                "[kafka] {name} = {value:?}: must be {ours:?}, {why}; remove it"
+            )));
         }
         if let Some((_, place)) = ELSEWHERE.iter().find(|(theirs, _)| theirs == name) {
             return Err(LogError::Refused(format!(

@@ -115,6 +115,9 @@ impl Document {
 
     /// Folds an event in; `offset` and `record_ms` (milliseconds since 1970, the log's clock) are its record's.
     pub fn apply(&mut self, event: &Event<'_>, offset: Offset, record_ms: i64) -> Applied {
+        if self.includes(offset) {
+            return Applied::Duplicate; // of a redo: it is folded in already
+        }
         if self.accepted.take(event.source(), event.sequence(), event.id()) == Seen::Before {
             return Applied::Duplicate;
         }
@@ -125,7 +128,8 @@ impl Document {
             offset,
             seq,
         });
-        let record_time = Time::from_ms(record_ms);
+        // -1: the log has no timestamp.
+        let record_time = Time::from_ms(record_ms).filter(|time| time.ms() != -1);
         let at = event.time().or(record_time);
         self.latest_event_type.clear();
         self.latest_event_type.push_str(event.type_name());

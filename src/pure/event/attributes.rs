@@ -99,7 +99,6 @@ impl<'a> Attributes<'a> {
     /// Reads a value that is an event.
     pub(super) fn structured(value: &'a [u8], max_bytes: usize) -> Result<Self, Rejection> {
         let mut attributes = Self::none(Mode::Structured);
-        let mut half_pair = false;
         object(value, max_bytes, |name, value| {
             let name = match name.plain() {
                 Some(name) => Cow::Borrowed(name),
@@ -118,13 +117,8 @@ impl<'a> Attributes<'a> {
                     Value::String(text) => text.read().map_or(Attribute::Absent, Attribute::Text),
                     other => Attribute::Other(other.kind()),
                 };
-                half_pair |= matches!(value, Value::String(text) if text.read().is_none());
             }
         })?;
-        if half_pair {
-            let detail = "a \\u escape stands for half of a surrogate pair".to_owned();
-            return Err(Rejection::new(Reason::NotJson, detail));
-        }
         Ok(attributes)
     }
 
@@ -220,12 +214,11 @@ impl<'a> Attributes<'a> {
         let number = digits
             .then(|| text.trim_start_matches('0'))
             .and_then(|text| text.parse().ok());
-        match number.filter(|number| (1..=SEQUENCE_MAX).contains(number)) {
-            Some(number) => Ok(Some(number)),
-            None => {
-                let detail = format!("sequence {}: must be a whole number from 1 to 2^53−1", self.sequence);
-                Err(Rejection::new(Reason::BadSequence, detail))
-            }
+        if let Some(number) = number.filter(|number| (1..=SEQUENCE_MAX).contains(number)) {
+            Ok(Some(number))
+        } else {
+            let detail = format!("sequence {}: must be a whole number from 1 to 2^53−1", self.sequence);
+            Err(Rejection::new(Reason::BadSequence, detail))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From a record to an event, or to the first rule that it breaks (INTERFACE.md §1).
 //! In: a record, its partition, the rules. Out: an event that borrows from the record: no copy, no tree for what is
-//! not needed. Source: CloudEvents 1.0.2, its JSON format and Kafka protocol binding.
+//! not needed. Source: `CloudEvents` 1.0.2, its JSON format and Kafka protocol binding.
 
 mod attributes;
 mod data;
@@ -135,15 +135,14 @@ pub fn decode_structured(value: &[u8], max_event_bytes: usize) -> Result<Event<'
 fn check<'a>(attributes: Attributes<'a>, key: Option<&[u8]>) -> Result<Event<'a>, Rejection> {
     let (id, source) = attributes.identity()?;
     let subject = attributes.subject()?;
-    let kind = match entity::split(&subject) {
-        Some((kind, _)) => kind,
-        None => {
-            let must = "must be run/<id> or worker/<id>, id 1–128 of A–Z a–z 0–9 . _ : -";
-            return Err(Rejection::new(
-                Reason::BadSubject,
-                format!("subject {subject:?}: {must}"),
-            ));
-        }
+    let kind = if let Some((kind, _)) = entity::split(&subject) {
+        kind
+    } else {
+        let must = "must be run/<id> or worker/<id>, id 1–128 of A–Z a–z 0–9 . _ : -";
+        return Err(Rejection::new(
+            Reason::BadSubject,
+            format!("subject {subject:?}: {must}"),
+        ));
     };
     if let Some(key) = key.filter(|key| *key != subject.as_bytes()) {
         let key = String::from_utf8_lossy(key);

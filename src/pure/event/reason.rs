@@ -9,7 +9,7 @@ pub enum Reason {
     TooLarge,
     /// Not JSON, not UTF-8, or no object.
     NotJson,
-    /// `specversion`, `id` or `source` are not what CloudEvents 1.0 and Khala ask for.
+    /// `specversion`, `id` or `source` are not what `CloudEvents` 1.0 and Khala ask for.
     NotCloudEvents,
     /// No `run/<id>` or `worker/<id>`.
     BadSubject,

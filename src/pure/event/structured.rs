@@ -1,5 +1,5 @@
 //! A binary-mode event as one structured object, for streams and readers, who see one form only.
-//! Source: CloudEvents 1.0.2, JSON format §2 and Kafka protocol binding §3.2.
+//! Source: `CloudEvents` 1.0.2, JSON format §2 and Kafka protocol binding §3.2.
 
 use crate::pure::canonical::write_string;
 use crate::pure::record::Record;

@@ -61,6 +61,8 @@ fn the_first_rule_broken_is_the_reason() {
         ("\"id\":\"i\",",               "",                                 Some(NotCloudEvents)),
         ("\"source\":\"s\"",            "\"source\":null",                  Some(NotCloudEvents)),
         ("\"id\":\"i\"",                "\"id\":\"\\ud800\"",               Some(NotJson)),
+        ("{}}",                         "{\"a\":\"\\udc00\"}}",              Some(NotJson)),
+        ("{}}",                         "{\"a\":\"\\ud83d\\ude00\"}}",        None),
         ("run/a",                       "run/a b",                          Some(BadSubject)),
         ("run/a",                       "task/a",                           Some(BadSubject)),
         ("\"subject\":\"run/a\",",      "",                                 Some(BadSubject)),

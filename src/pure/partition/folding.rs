@@ -247,7 +247,7 @@ impl Gathered {
                 entity: slot.entity.clone(),
                 offset: slot.document.offset().expect("a touched document includes an event"),
                 json: start..middle,
-                state: has_state.then(|| middle..batch.len() as u32),
+                state: has_state.then_some(middle..batch.len() as u32),
             });
             cache.measure(id);
         }

@@ -363,7 +363,7 @@ impl Partition {
             Failure::Away(detail) => self.again(effect, detail, actions),
             Failure::Refused(found) if self.is_our_commit(&effect, found.as_ref()) => self.committed(actions),
             Failure::Refused(_) => {
-                self.recover(0, "the store has another checkpoint than expected".to_owned(), actions)
+                self.recover(0, "the store has another checkpoint than expected".to_owned(), actions);
             }
             Failure::NotOwner(owner) => {
                 let attempt = if let Phase::Surveying { attempt, .. } = self.phase {

@@ -94,7 +94,7 @@ impl Connections {
             Link::Cluster(mut connection) => command.query_async::<Value>(&mut connection).await,
         };
         let result = result.and_then(Value::extract_error);
-        if result.as_ref().is_err_and(|error| must_reconnect(error)) {
+        if result.as_ref().is_err_and(must_reconnect) {
             let mut lane = self.lanes[lane].lock().await;
             if lane.generation == generation {
                 lane.link = None;
@@ -177,7 +177,7 @@ fn target(url: &str) -> Result<Target, String> {
         "redis" | "rediss" | "redis+unix" | "unix" => Client::open(url).map(Target::Single).map_err(words),
         "redis+cluster" | "rediss+cluster" => {
             let nodes = each_host(scheme.trim_end_matches("+cluster"), rest)?;
-            let builder = ClusterClient::builder(nodes).response_timeout(Duration::from_secs(3600));
+            let builder = ClusterClient::builder(nodes).response_timeout(Duration::from_hours(1));
             builder.build().map(Target::Cluster).map_err(words)
         }
         "redis+sentinel" | "rediss+sentinel" => sentinel(scheme, rest),
@@ -230,7 +230,7 @@ fn sentinel(scheme: &str, rest: &str) -> Result<Target, String> {
         });
         sentinels.push(ConnectionAddr::clone(info.addr()));
     }
-    let mut builder = SentinelClientBuilder::new(sentinels, master.to_owned(), SentinelServerType::Master)
+    let mut builder = SentinelClientBuilder::new(sentinels, master, SentinelServerType::Master)
         .map_err(words)?
         .set_client_to_redis_db(database);
     if scheme.starts_with("rediss") {
