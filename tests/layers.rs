@@ -61,7 +61,7 @@ const IMPURE: &[&str] = &[
     "rand::",
     "tracing::",
     "redis::",
-    "rdkafka",
+    "rdkafka::",
 ];
 
 const FILE_LINES_MAX: usize = 400;

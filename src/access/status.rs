@@ -170,7 +170,7 @@ impl Access {
                 row.owner = Some(known.owner.clone());
                 row.parked = known.parked;
             }
-            None => self.from_outside(partition, checkpoint.clone(), &mut row).await?,
+            None => self.look_from_outside(partition, checkpoint.clone(), &mut row).await?,
         }
         Ok((row, checkpoint))
     }
@@ -192,7 +192,7 @@ impl Access {
     }
 
     /// What a projector would find.
-    async fn from_outside(
+    async fn look_from_outside(
         &self,
         partition: PartitionId,
         checkpoint: Option<Checkpoint>,
@@ -212,7 +212,7 @@ impl Access {
         let (step, called) = recovery::decide(&survey);
         let held = matches!(step, Step::Hold | Step::RewindTo(_));
         if owner.is_some() {
-            row.state = if held { "held" } else { "running" }.to_owned();
+            row.state = String::from(if held { "held" } else { "running" });
         }
         if held {
             row.reason = Some(called.name().to_owned());

@@ -71,7 +71,7 @@ impl Out {
                 } else {
                     ("", pad.as_str())
                 };
-                text.push_str(&format!("{before}{cell}{after}  "));
+                text.extend([before, cell, after, "  "]);
             }
             self.line(text.trim_end());
         };

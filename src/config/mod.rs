@@ -125,6 +125,6 @@ impl Default for Settings {
 /// # Errors
 /// What it must look like.
 pub fn read_span(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_hours(878400);
+    const LONGEST: Duration = Duration::from_hours(878_400);
     value::span(text, Duration::ZERO..=LONGEST)
 }

@@ -185,7 +185,7 @@ impl Driver {
                 self.shared.metrics.drift(reason);
                 error!(%partition, %entity, reason, detail, "document cannot be read; its events wait for a repair");
             }
-            Action::Visible(visible) => self.visible(visible),
+            Action::Visible(visible) => self.visible(&visible),
             Action::Release => return Flow::Released,
         }
         Flow::On
@@ -231,7 +231,7 @@ impl Driver {
         }
     }
 
-    fn visible(&mut self, visible: Visible) {
+    fn visible(&mut self, visible: &Visible) {
         let (partition, metrics) = (self.doer.partition, &self.shared.metrics);
         let next = visible.checkpoint.next;
         metrics.events(visible.accepted, visible.duplicates, visible.dead_letters);

@@ -170,7 +170,7 @@ pub async fn last_record_of(
 
 fn failure(error: StoreError) -> Failure {
     match error {
-        StoreError::Refused { found, .. } => Failure::Refused(*found),
+        StoreError::Refused { found, .. } => Failure::Refused(found),
         StoreError::NotOwner { owner, .. } => Failure::NotOwner(owner),
         StoreError::Corrupt { .. } => Failure::Corrupt(error.to_string()),
         StoreError::Unreachable { .. } | StoreError::Rejected(_) => Failure::Away(error.to_string()),

@@ -2,9 +2,11 @@
 //! member and only tells who has which partition, one asks and compares, one appends (idempotent, acks=all).
 //! Invariant: nothing decides where to read but the caller; no position is ever taken from the group.
 
+mod append;
 mod client;
 mod errors;
 mod ffi;
+mod lookup;
 mod member;
 mod properties;
 mod reader;
@@ -17,20 +19,19 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::metadata::Metadata;
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{FutureProducer, Producer};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 use self::client::{FetchContext, MemberContext, QuietContext};
 use self::errors::explain;
 use self::member::{CHANGES_QUEUE, Current, KafkaMembership};
 use self::properties::Client;
-use self::reader::{Fetcher, KafkaReader, place};
+use self::reader::{Fetcher, KafkaReader};
 use super::{Bounds, GroupOffset, Log, LogError, Membership, NewRecord, Reader, Role, Topic};
 use crate::pure::place::{NextOffset, Offset, PartitionId, Partitioner};
-use crate::pure::record::{RecordBatch, RecordIdentity};
+use crate::pure::record::RecordIdentity;
 
 /// How long one question to the brokers may take.
 const CALL_PATIENCE: Duration = Duration::from_secs(5);
@@ -207,48 +208,6 @@ impl KafkaLog {
                 ))
             })
     }
-
-    async fn send(&self, topic: &str, partition: PartitionId, record: &NewRecord) -> Result<DeliveryFuture, LogError> {
-        let producer = self.producer()?;
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        for (key, value) in &record.headers {
-            headers = headers.insert(Header {
-                key,
-                value: value.as_ref(),
-            });
-        }
-        let mut new: FutureRecord<'_, Vec<u8>, Vec<u8>> = FutureRecord::to(topic).partition(partition.0 as i32);
-        new.key = record.key.as_ref();
-        new.payload = record.value.as_ref();
-        if !record.headers.is_empty() {
-            new = new.headers(headers);
-        }
-        loop {
-            match producer.send_result(new) {
-                Ok(delivery) => return Ok(delivery),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
-                    new = again;
-                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
-                }
-                Err((error, _)) => {
-                    return Err(explain(
-                        &self.settings.bootstrap,
-                        &format!("topic {topic}, partition {partition}"),
-                        &error,
-                    ));
-                }
-            }
-        }
-    }
-
-    async fn delivered(&self, topic: &str, delivery: DeliveryFuture) -> Result<(PartitionId, Offset), LogError> {
-        let explain = |error: &KafkaError| explain(&self.settings.bootstrap, &format!("topic {topic}"), error);
-        match delivery.await {
-            Ok(Ok(delivery)) => Ok((PartitionId(delivery.partition as u32), Offset(delivery.offset as u64))),
-            Ok(Err((error, _))) => Err(explain(&error)),
-            Err(_) => Err(explain(&KafkaError::Canceled)),
-        }
-    }
 }
 
 #[async_trait]
@@ -285,7 +244,7 @@ impl Log for KafkaLog {
         let what = format!("topic {topic}, partition {partition}, offset {offset}");
         self.ask(what, move |asking| {
             let spare = asking.spare.lock().unwrap_or_else(PoisonError::into_inner);
-            let found = record_at(&spare, &topic, partition, offset);
+            let found = lookup::record_at(&spare, &topic, partition, offset);
             let _ = spare.unassign();
             found
         })
@@ -309,39 +268,7 @@ impl Log for KafkaLog {
     }
 
     async fn append(&self, role: Role, records: Vec<NewRecord>) -> Vec<Result<(PartitionId, Offset), LogError>> {
-        let topic = self.topic_name(role);
-        let partitions = match self.partitions().await {
-            Ok(partitions) => partitions,
-            Err(error) => {
-                let detail = error.to_string();
-                let again = |error: &LogError| match error {
-                    LogError::Refused(words) => LogError::Refused(words.clone()),
-                    _ => LogError::Unreachable {
-                        address: self.settings.bootstrap.clone(),
-                        detail: detail.clone(),
-                    },
-                };
-                return records.iter().map(|_| Err(again(&error))).collect();
-            }
-        };
-        let mut sent = Vec::with_capacity(records.len());
-        for record in &records {
-            let by_key = || {
-                self.settings
-                    .partitioner
-                    .place(record.key.as_deref().unwrap_or_default(), partitions)
-            };
-            let partition = record.partition.unwrap_or_else(by_key);
-            sent.push(self.send(&topic, partition, record).await);
-        }
-        let mut results = Vec::with_capacity(sent.len());
-        for sent in sent {
-            results.push(match sent {
-                Ok(delivery) => self.delivered(&topic, delivery).await,
-                Err(error) => Err(error),
-            });
-        }
-        results
+        self.append_all(role, records).await
     }
 
     async fn join(&self) -> Result<Box<dyn Membership>, LogError> {
@@ -411,42 +338,6 @@ impl Log for KafkaLog {
             end: NextOffset(end.max(0) as u64),
         })
     }
-}
-
-/// The record at that very offset; `None` if the next one there is stands further on.
-fn record_at<C: rdkafka::consumer::ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    topic: &str,
-    partition: PartitionId,
-    offset: Offset,
-) -> KafkaResult<Option<RecordIdentity>> {
-    consumer.assign(&place(topic, partition.0 as i32, NextOffset(offset.0))?)?;
-    let until = Instant::now() + CALL_PATIENCE;
-    while let Some(left) = until.checked_duration_since(Instant::now()) {
-        match consumer.poll(left) {
-            None => {}
-            Some(Ok(message)) => {
-                let ours = message.partition() == partition.0 as i32 && message.offset() >= offset.0 as i64;
-                if !ours {
-                    continue; // of the question before
-                }
-                if message.offset() != offset.0 as i64 {
-                    return Ok(None);
-                }
-                let mut batch = RecordBatch::default();
-                let timestamp_ms = message.timestamp().to_millis().unwrap_or(-1);
-                batch.push(offset, timestamp_ms, message.key(), message.payload());
-                return Ok(Some(batch.get(0).identity()));
-            }
-            Some(Err(KafkaError::PartitionEOF(eof))) if eof == partition.0 as i32 => return Ok(None),
-            Some(Err(KafkaError::PartitionEOF(_))) => {}
-            Some(Err(error)) => match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) => return Ok(None),
-                _ => return Err(error),
-            },
-        }
-    }
-    Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
 }
 
 impl Drop for KafkaLog {

@@ -77,11 +77,9 @@ fn a_run_has_the_fields_of_the_interface() {
     assert_eq!(value, expected);
     value.as_object_mut().expect("object").remove("projected_at");
     let text = canonical(value.to_string().as_bytes()).expect("JSON");
-    let digest: String = Sha256::digest(text.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    assert_eq!(hash, format!("sha256:{digest}"));
+    let digest = Sha256::digest(text.as_bytes());
+    let hex: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hash, format!("sha256:{}", hex.concat()));
 }
 
 #[test]

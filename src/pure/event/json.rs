@@ -335,8 +335,8 @@ mod tests {
         // A number without a double is JSON all the same.
         let large = |error: &serde_json::Error| error.to_string().contains("out of range");
         let read = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(text);
-        let skipped = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text);
-        skipped.is_ok() && read.err().is_none_or(|error| large(&error))
+        let skipped = text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok();
+        skipped && read.err().is_none_or(|error| large(&error))
     }
 
     /// JSON, and JSON with a few bytes of it changed.

@@ -110,7 +110,7 @@ impl<'a> Event<'a> {
 /// The first rule broken.
 pub fn decode<'a>(record: &Record<'a>, partition: PartitionId, rules: &Rules) -> Result<Event<'a>, Rejection> {
     let key = record.key.unwrap_or_default();
-    let event = check(Attributes::of_record(record, rules.max_event_bytes)?, Some(key))?;
+    let event = check(&Attributes::of_record(record, rules.max_event_bytes)?, Some(key))?;
     let home = rules.partitioner.place(key, rules.partitions);
     if home == partition {
         return Ok(event);
@@ -128,16 +128,14 @@ pub fn decode<'a>(record: &Record<'a>, partition: PartitionId, rules: &Rules) ->
 /// # Errors
 /// The first rule broken.
 pub fn decode_structured(value: &[u8], max_event_bytes: usize) -> Result<Event<'_>, Rejection> {
-    check(Attributes::structured(value, max_event_bytes)?, None)
+    check(&Attributes::structured(value, max_event_bytes)?, None)
 }
 
 /// The rules from `subject` on, in their order.
-fn check<'a>(attributes: Attributes<'a>, key: Option<&[u8]>) -> Result<Event<'a>, Rejection> {
+fn check<'a>(attributes: &Attributes<'a>, key: Option<&[u8]>) -> Result<Event<'a>, Rejection> {
     let (id, source) = attributes.identity()?;
     let subject = attributes.subject()?;
-    let kind = if let Some((kind, _)) = entity::split(&subject) {
-        kind
-    } else {
+    let Some((kind, _)) = entity::split(&subject) else {
         let must = "must be run/<id> or worker/<id>, id 1–128 of A–Z a–z 0–9 . _ : -";
         return Err(Rejection::new(
             Reason::BadSubject,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::folding::{Folded, Folding, Stage};
-use super::{Action, DeadLetter, Effect, Partition, Phase, Visible};
+use super::{Action, DeadLetter, Effect, Kept, Partition, Phase, Visible};
 use crate::pure::batch::{Batch, Stored};
 use crate::pure::cache::Turn;
 use crate::pure::checkpoint::{Checkpoint, Identity};
@@ -82,9 +82,13 @@ impl Running {
         in_flight.or_else(|| self.folding.as_ref().and_then(Folding::first_ms))
     }
 
-    /// The identity under which the cache is good; `None` if something folded is not in the store.
-    pub(super) fn clean_identity(&self) -> Option<Option<Identity>> {
-        self.is_idle().then(|| self.stored.as_ref().map(Checkpoint::identity))
+    /// What the cache is good for: nothing if something folded is not in the store.
+    pub(super) fn kept(&self) -> Kept {
+        if self.is_idle() {
+            Kept::Under(self.stored.as_ref().map(Checkpoint::identity))
+        } else {
+            Kept::Nothing
+        }
     }
 
     pub(super) fn may_renew(&mut self) -> bool {

@@ -24,7 +24,7 @@ pub(super) const READ_LANE: usize = BATCH_LANES + 1;
 
 enum Target {
     Single(Client),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
     Sentinel(Box<Mutex<SentinelClient>>),
 }
 
@@ -178,7 +178,10 @@ fn target(url: &str) -> Result<Target, String> {
         "redis+cluster" | "rediss+cluster" => {
             let nodes = each_host(scheme.trim_end_matches("+cluster"), rest)?;
             let builder = ClusterClient::builder(nodes).response_timeout(Duration::from_hours(1));
-            builder.build().map(Target::Cluster).map_err(words)
+            builder
+                .build()
+                .map(|client| Target::Cluster(Box::new(client)))
+                .map_err(words)
         }
         "redis+sentinel" | "rediss+sentinel" => sentinel(scheme, rest),
         other => Err(format!(

@@ -203,7 +203,7 @@ impl Store for RedisStore {
                 }
                 Ok(())
             }
-            other => Err(other.unexpected(partition)),
+            other @ Reply::List(_) => Err(other.unexpected(partition)),
         }
     }
 

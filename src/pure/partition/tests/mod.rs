@@ -1,5 +1,6 @@
 //! The machine over a log and a store in memory, under every fault that both can show it.
 
+mod store;
 mod world;
 
 use proptest::prelude::*;
@@ -40,7 +41,7 @@ fn a_clean_run_equals_the_fold_and_appends_each_dead_letter_once() {
 fn a_flush_while_serving_is_named_and_redone() {
     let (mut world, mut dice) = run(1, 100);
     world.settle(&mut dice);
-    world.store = world::StoreState::default();
+    world.store = store::StoreState::default();
     world.input(Input::Tick {
         cache_bytes: TINY_CACHE,
     });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::super::{Action, Effect, Failure, Input, Outcome, Partition, Remembered, Setup, State, Streams};
-use crate::pure::batch::{Batch, Stored};
+use super::store::StoreState;
 use crate::pure::checkpoint::{Checkpoint, Digest};
 use crate::pure::document::{Applied, Document};
 use crate::pure::entity::Entity;
@@ -115,50 +115,6 @@ pub fn fold(log: &RecordBatch, end: NextOffset) -> (BTreeMap<Entity, Vec<u8>>, C
         rendered.insert(entity, json);
     }
     (rendered, checkpoint)
-}
-
-#[derive(Clone, Default)]
-pub struct StoreState {
-    pub checkpoint: Option<Checkpoint>,
-    pub documents: BTreeMap<Entity, (Vec<u8>, Option<Vec<u8>>)>,
-    pub index: BTreeMap<Entity, Offset>,
-    pub events: BTreeMap<Entity, BTreeMap<u64, Vec<u8>>>,
-    pub parked: BTreeMap<Entity, Offset>,
-}
-
-impl StoreState {
-    fn commit(&mut self, batch: &Batch) -> Result<(), Failure> {
-        let have = self.checkpoint.as_ref().map(Checkpoint::identity);
-        if have != batch.expected {
-            return Err(Failure::Refused(self.checkpoint.clone()));
-        }
-        for write in &batch.documents {
-            let state = write.state.as_ref().map(|range| batch.text(range).to_vec());
-            let json = batch.text(&write.json).to_vec();
-            self.documents.insert(write.entity.clone(), (json, state));
-            self.index.insert(write.entity.clone(), write.offset);
-        }
-        for write in &batch.events {
-            let stream = self.events.entry(write.entity.clone()).or_default();
-            stream
-                .entry(write.seq)
-                .or_insert_with(|| batch.text(&write.json).to_vec());
-        }
-        self.parked.extend(batch.parked.iter().cloned());
-        self.checkpoint = Some(batch.checkpoint.clone());
-        Ok(())
-    }
-
-    fn load(&self, entity: &Entity) -> Stored {
-        match self.documents.get(entity) {
-            Some((json, state)) => Stored::Document {
-                json: json.clone(),
-                state: state.clone(),
-            },
-            None if self.index.contains_key(entity) => Stored::Unreadable("missing_document"),
-            None => Stored::Absent,
-        }
-    }
 }
 
 /// Log, store, group offset and the machine in between.
@@ -279,7 +235,10 @@ impl World {
             Effect::Load { expected, entities } => {
                 let have = self.store.checkpoint.as_ref().map(Checkpoint::identity);
                 if !expected.contains(&have) {
-                    return Outcome::Failed(effect.clone(), Failure::Refused(self.store.checkpoint.clone()));
+                    return Outcome::Failed(
+                        effect.clone(),
+                        Failure::Refused(Box::new(self.store.checkpoint.clone())),
+                    );
                 }
                 Outcome::Loaded(entities.iter().map(|entity| self.store.load(entity)).collect())
             }
