@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use anyhow::Context;
-use opentelemetry::metrics::{Counter, Histogram, Meter};
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 use opentelemetry::{Key, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
@@ -15,6 +15,9 @@ use super::gauges::PARTITION_GAUGES;
 
 /// Names of client operations, with their type in the conventions.
 const OPERATIONS: [(&str, &str); 3] = [("send", "send"), ("poll", "receive"), ("commit", "settle")];
+
+const REPLAY_SCOPES: [&str; 3] = ["entity", "partition", "namespace"];
+const REPLAY_RESULTS: [&str; 2] = ["ok", "error"];
 
 const LAG_BOUNDS: [f64; 19] = [
     0.0, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 2.5e4, 5e4, 1e5, 2.5e5, 5e5, 1e6,
@@ -62,6 +65,10 @@ pub(super) fn lag_events(meter: &Meter) -> Histogram<u64> {
 pub(super) fn seconds(meter: &Meter, name: &'static str, help: &'static str) -> Histogram<f64> {
     let histogram = meter.f64_histogram(name).with_boundaries(SECONDS_BOUNDS.to_vec());
     histogram.with_unit("s").with_description(help).build()
+}
+
+pub(super) fn gauge(meter: &Meter, name: &'static str, help: &'static str) -> Gauge<f64> {
+    meter.f64_gauge(name).with_unit("s").with_description(help).build()
 }
 
 pub(super) fn messages(meter: &Meter, name: &'static str, help: &'static str) -> Counter<u64> {
@@ -130,6 +137,41 @@ impl Messaging {
             send: base("send"),
             process: base("process"),
             operations: OPERATIONS.into_iter().map(operation).collect(),
+        }
+    }
+}
+
+/// `khala_replay_total` over two closed labels.
+pub(super) struct Replays {
+    counter: Counter<u64>,
+    labels: BTreeMap<(&'static str, &'static str), [KeyValue; 2]>,
+}
+
+impl Replays {
+    pub fn new(meter: &Meter) -> Self {
+        let counter = meter
+            .u64_counter("khala.replay")
+            .with_description("Replays that ended.")
+            .build();
+        let pairs = REPLAY_SCOPES
+            .iter()
+            .flat_map(|scope| REPLAY_RESULTS.map(|result| (*scope, result)));
+        let labels: BTreeMap<_, _> = pairs
+            .map(|(scope, result)| {
+                let labels = [KeyValue::new("scope", scope), KeyValue::new("result", result)];
+                ((scope, result), labels)
+            })
+            .collect();
+        for labels in labels.values() {
+            counter.add(0, labels);
+        }
+        Self { counter, labels }
+    }
+
+    /// A pair outside the sets counts nothing.
+    pub fn add(&self, scope: &'static str, result: &'static str) {
+        if let Some(labels) = self.labels.get(&(scope, result)) {
+            self.counter.add(1, labels);
         }
     }
 }

@@ -10,14 +10,15 @@ mod instruments;
 mod tests;
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use opentelemetry::metrics::{Counter, Histogram, MeterProvider};
+use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 
 use crate::pure::place::PartitionId;
 use gauges::Gauges;
-use instruments::{Labelled, Messaging, lag_events, messages, provider, seconds};
+use instruments::{Labelled, Messaging, Replays, gauge, lag_events, messages, provider, seconds};
 
 /// All reasons of `khala_projection_drift_total`.
 pub const DRIFT_REASONS: [&str; 10] = [
@@ -47,6 +48,9 @@ pub struct Metrics {
     writes: Labelled,
     events: Labelled,
     drift: Labelled,
+    replays: Replays,
+    audit_last_success: Gauge<f64>,
+    replay_horizon: Gauge<f64>,
     published: Labelled,
     publish_duration: Histogram<f64>,
     consumed: Counter<u64>,
@@ -100,6 +104,17 @@ impl Metrics {
                 "Drift found.",
                 "reason",
                 &DRIFT_REASONS,
+            ),
+            replays: Replays::new(&meter),
+            audit_last_success: gauge(
+                &meter,
+                "khala.audit.last_success_timestamp",
+                "When an audit last compared all documents of the namespace with the log; no series before the first.",
+            ),
+            replay_horizon: gauge(
+                &meter,
+                "khala.replay.horizon",
+                "How far back a replay can go: the shortest over all partitions; no series while not known.",
             ),
             published: Labelled::new(&meter, "khala.publish", "Events published.", "result", &PUBLISH_RESULTS),
             publish_duration: seconds(
@@ -155,6 +170,22 @@ impl Metrics {
     /// count nothing, so that a recovery's name can be passed as it is.
     pub fn drift(&self, reason: &'static str) {
         self.drift.add(reason, 1);
+    }
+
+    /// A replay ended. Scopes: `entity`, `partition`, `namespace`; results: `ok`, `error`.
+    pub fn replayed(&self, scope: &'static str, result: &'static str) {
+        self.replays.add(scope, result);
+    }
+
+    /// An audit of the whole namespace ended, and told what it had to tell, `at` this time.
+    pub fn audited(&self, at: SystemTime) {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.audit_last_success.record(since.as_secs_f64(), &[]);
+    }
+
+    /// A replay can go back so many seconds: the shortest over all partitions.
+    pub fn horizon(&self, seconds: f64) {
+        self.replay_horizon.record(seconds.max(0.0), &[]);
     }
 
     /// What `partition` has yet to apply: events, and the age of the oldest of them in seconds.

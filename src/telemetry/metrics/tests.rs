@@ -13,6 +13,9 @@ fn the_text_is_what_dashboards_hold_on_to() {
     metrics.write("ok");
     metrics.events(5, 2, 1);
     metrics.drift("sink_lost");
+    metrics.replayed("entity", "error");
+    metrics.audited(UNIX_EPOCH + std::time::Duration::from_hours(492_084));
+    metrics.horizon(604_800.0);
     metrics.published("ok", 0.004, 7);
     metrics.consumed(8);
     metrics.sent(1);
@@ -31,6 +34,7 @@ fn counters_stand_at_zero_before_anything_happened() {
     for line in [
         "khala_projection_writes_total{result=\"error\",namespace=\"blue\"} 0\n",
         "khala_projection_events_total{result=\"dead_letter\",namespace=\"blue\"} 0\n",
+        "khala_replay_total{result=\"error\",scope=\"namespace\",namespace=\"blue\"} 0\n",
         "khala_publish_total{result=\"error\",namespace=\"blue\"} 0\n",
     ] {
         assert!(text.contains(line), "no {line} in\n{text}");
@@ -65,5 +69,7 @@ fn a_name_outside_the_set_makes_no_series() {
     metrics.drift("normal");
     metrics.operation("dance", 1.0);
     metrics.published("perhaps", 1.0, 1);
+    metrics.replayed("entity", "perhaps");
+    metrics.replayed("galaxy", "ok");
     assert_eq!(metrics.render(), before);
 }
