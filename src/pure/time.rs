@@ -18,6 +18,9 @@ const LAST_MS: i64 = 253_402_300_799_999;
 const TEXT_BYTES: usize = 24;
 
 impl Time {
+    /// 1970, where only that there is a time matters.
+    pub const EPOCH: Self = Self(0);
+
     /// The instant `ms` milliseconds after 1970; `None` outside the years 0000–9999.
     pub fn from_ms(ms: i64) -> Option<Self> {
         (FIRST_MS..=LAST_MS).contains(&ms).then_some(Self(ms))

@@ -6,7 +6,7 @@
 mod folding;
 mod running;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod words;
 
 use std::collections::BTreeMap;

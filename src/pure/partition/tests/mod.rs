@@ -1,7 +1,7 @@
 //! The machine over a log and a store in memory, under every fault that both can show it.
 
 mod store;
-mod world;
+pub(in crate::pure) mod world;
 
 use proptest::prelude::*;
 

@@ -77,7 +77,7 @@ pub fn messy_log(dice: &mut Dice, n: usize) -> RecordBatch {
     log
 }
 
-fn rules() -> Rules {
+pub fn rules() -> Rules {
     Rules {
         partitioner: Partitioner::Murmur2,
         partitions: 1,

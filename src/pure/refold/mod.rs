@@ -1,0 +1,386 @@
+//! Folds chosen entities out of a log, each from its own events up to its own end.
+//! In: what is wanted, then records in log order. Out: each entity's document at its end, as soon as it is there.
+//! Invariant: the document of an entity wanted `until` U is the fold of its accepted events below U, whatever
+//! else the log holds; an entity that was handed out costs its entry and no document.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
+
+use hashbrown::HashMap;
+
+use super::document::{Applied, Document};
+use super::entity::Entity;
+use super::event::{self, Event, Rules};
+use super::place::{NextOffset, Offset, PartitionId};
+use super::record::{Record, RecordBatch};
+use super::time::Time;
+
+/// How far one entity is folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// Events below this are folded in.
+    pub until: NextOffset,
+    /// From here on accepted events and duplicates are counted, and the hash as it was before is told:
+    /// a parked entity's first offset not applied. `START` counts all.
+    pub split: NextOffset,
+}
+
+impl Want {
+    /// Everything below `until`.
+    pub fn until(until: NextOffset) -> Self {
+        Self {
+            until,
+            split: NextOffset::START,
+        }
+    }
+}
+
+/// One of the last accepted events of an entity, for its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptEvent {
+    /// Its place in the entity's stream.
+    pub seq: u64,
+    /// The event as structured `CloudEvents` JSON.
+    pub json: Vec<u8>,
+}
+
+/// One entity at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refolded<T> {
+    /// Whose it is.
+    pub entity: Entity,
+    /// What came with the wish.
+    pub tag: T,
+    /// The fold of its events; empty if the log has none of them.
+    pub document: Document,
+    /// First 16 bytes of the hash that the document had before `split`; 0 if there was none.
+    pub hash_at_split: u128,
+    /// Events accepted from `split` on.
+    pub accepted: u64,
+    /// Events seen before, from `split` on.
+    pub duplicates: u64,
+    /// The last accepted events, ascending, at most as many as are kept.
+    pub events: Vec<KeptEvent>,
+}
+
+/// What one batch of records brought to its end.
+#[derive(Clone, Debug, Default)]
+pub struct Fed<T> {
+    /// Entities at their ends.
+    pub done: Vec<Refolded<T>>,
+    /// Entities that nobody wanted and that have an event below the watched bound; each is told once.
+    pub unknown: Vec<(Entity, Offset)>,
+}
+
+/// A part of all subjects: those whose hash lies in the range. Halves of a slice have nothing in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice(RangeInclusive<u64>);
+
+impl Slice {
+    /// Every subject.
+    pub const ALL: Self = Self(0..=u64::MAX);
+
+    /// About this share of all subjects, 0 to 1, beginning at `from`: another `from`, other subjects.
+    /// In two slices where it wraps around.
+    pub fn share(share: f64, from: u64) -> Vec<Self> {
+        if share >= 1.0 {
+            return vec![Self::ALL];
+        }
+        let width = (share.max(0.0) * 2_f64.powi(64)) as u64;
+        match from.checked_add(width) {
+            Some(to) => vec![Self(from..=to)],
+            None => vec![Self(from..=u64::MAX), Self(0..=from.wrapping_add(width))],
+        }
+    }
+
+    /// Whether the subject is one of it.
+    pub fn contains(&self, subject: &[u8]) -> bool {
+        self.0 == Self::ALL.0 || self.0.contains(&spread(subject))
+    }
+
+    /// Its lower half, which it keeps, and its upper one; `None` if it is too small for two.
+    pub fn halve(&mut self) -> Option<Self> {
+        let (low, high) = (*self.0.start(), *self.0.end());
+        let middle = low + (high - low) / 2;
+        let upper = (middle < high).then(|| Self(middle + 1..=high));
+        self.0 = low..=middle;
+        upper
+    }
+}
+
+/// FNV-1a, then the finalizer of `MurmurHash3`, so that its high bits are as good as its low ones.
+fn spread(subject: &[u8]) -> u64 {
+    let mut hash = subject.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
+    }
+    hash ^ (hash >> 33)
+}
+
+struct Wanted<T> {
+    want: Want,
+    tag: T,
+    fold: Option<Box<Fold>>,
+}
+
+struct Fold {
+    document: Document,
+    hash_at_split: u128,
+    split: bool,
+    accepted: u64,
+    duplicates: u64,
+    events: VecDeque<KeptEvent>,
+    event_bytes: usize,
+    bytes: usize,
+}
+
+enum Entry<T> {
+    Wanted(Wanted<T>),
+    /// Handed out, or told as unknown.
+    Done,
+}
+
+/// Bytes an entry costs beside its document: key, entry, the allocation of the subject, a table's spare room.
+fn entry_bytes<T>(entity: &Entity) -> usize {
+    (size_of::<(Entity, Entry<T>)>() + 1) * 8 / 5 + entity.subject().len() + 2 * size_of::<usize>()
+}
+
+/// Entities being folded.
+pub struct Refold<T> {
+    setup: Setup,
+    entries: HashMap<Entity, Entry<T>>,
+    open: usize,
+    watched: Option<(NextOffset, Slice)>,
+    bytes: usize,
+}
+
+struct Setup {
+    partition: PartitionId,
+    rules: Rules,
+    events_kept: usize,
+    /// Room to render in.
+    text: Vec<u8>,
+}
+
+impl<T> Refold<T> {
+    /// Nothing wanted yet. Of each entity's accepted events the last `events_kept` are handed out too.
+    pub fn new(partition: PartitionId, rules: Rules, events_kept: usize) -> Self {
+        Self {
+            setup: Setup {
+                partition,
+                rules,
+                events_kept,
+                text: Vec::new(),
+            },
+            entries: HashMap::new(),
+            open: 0,
+            watched: None,
+            bytes: 0,
+        }
+    }
+
+    /// Wants an entity; a second wish for the same one replaces the first. Before the first record.
+    pub fn want(&mut self, entity: Entity, want: Want, tag: T) {
+        let bytes = entry_bytes::<T>(&entity);
+        let wanted = Wanted { want, tag, fold: None };
+        let before = self.entries.insert(entity, Entry::Wanted(wanted));
+        if before.is_none() {
+            self.bytes += bytes;
+        }
+        if !matches!(before, Some(Entry::Wanted(_))) {
+            self.open += 1;
+        }
+    }
+
+    /// Tells of entities of `slice` too that nobody wants and that have an event below `bound`.
+    pub fn watch_below(&mut self, bound: NextOffset, slice: Slice) {
+        self.watched = Some((bound, slice));
+    }
+
+    /// Lets go all entities that are not in `slice`, and watches only those that are.
+    pub fn narrow(&mut self, slice: &Slice) {
+        let (bytes, open) = (&mut self.bytes, &mut self.open);
+        self.entries.retain(|entity, entry| {
+            let stays = slice.contains(entity.subject().as_bytes());
+            if !stays {
+                *bytes -= entry_bytes::<T>(entity);
+                if let Entry::Wanted(wanted) = entry {
+                    *bytes -= wanted.fold.as_ref().map_or(0, |fold| fold.bytes);
+                    *open -= 1;
+                }
+            }
+            stays
+        });
+        self.entries.shrink_to_fit();
+        if let Some((_, watched)) = &mut self.watched {
+            *watched = slice.clone();
+        }
+    }
+
+    /// Bytes held, roughly.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many wanted entities were not handed out yet.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Takes the next records of the log. Records of other entities cost a look at their key.
+    pub fn feed(&mut self, records: &RecordBatch) -> Fed<T> {
+        let mut fed = Fed {
+            done: Vec::new(),
+            unknown: Vec::new(),
+        };
+        for record in records.iter() {
+            let Ok(key) = std::str::from_utf8(record.key.unwrap_or_default()) else {
+                continue;
+            };
+            match self.entries.get_key_value_mut(key) {
+                Some((_, Entry::Done)) => {}
+                Some((entity, Entry::Wanted(wanted))) => {
+                    let until = wanted.want.until;
+                    if until.is_past(record.offset) {
+                        let before = wanted.fold.as_ref().map_or(0, |fold| fold.bytes);
+                        self.bytes = self.bytes - before + wanted.take(entity, &record, &mut self.setup);
+                    }
+                    if record.offset.next() >= until {
+                        fed.done.extend(self.hand_out(key));
+                    }
+                }
+                None => fed.unknown.extend(self.unknown(key, &record)),
+            }
+        }
+        fed
+    }
+
+    /// Hands out what is left, ordered by subject: the log has nothing more of it below its end.
+    pub fn finish(&mut self) -> Vec<Refolded<T>> {
+        let left: BTreeSet<Entity> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| matches!(entry, Entry::Wanted(_)))
+            .map(|(entity, _)| entity.clone())
+            .collect();
+        left.into_iter()
+            .filter_map(|entity| self.hand_out(entity.subject()))
+            .collect()
+    }
+
+    fn hand_out(&mut self, key: &str) -> Option<Refolded<T>> {
+        let (entity, entry) = self.entries.get_key_value_mut(key)?;
+        let Entry::Wanted(wanted) = std::mem::replace(entry, Entry::Done) else {
+            return None;
+        };
+        self.open -= 1;
+        let mut fold = wanted
+            .fold
+            .unwrap_or_else(|| Box::new(Fold::new(entity, self.setup.partition)));
+        self.bytes -= fold.bytes;
+        if !fold.split {
+            fold.split_here(&mut self.setup.text);
+        }
+        Some(Refolded {
+            entity: entity.clone(),
+            tag: wanted.tag,
+            document: fold.document,
+            hash_at_split: fold.hash_at_split,
+            accepted: fold.accepted,
+            duplicates: fold.duplicates,
+            events: fold.events.into(),
+        })
+    }
+
+    /// An entity that nobody wants, if this record is an event of it below the watched bound.
+    fn unknown(&mut self, key: &str, record: &Record<'_>) -> Option<(Entity, Offset)> {
+        let (bound, slice) = self.watched.as_ref()?;
+        if !bound.is_past(record.offset) || !slice.contains(key.as_bytes()) {
+            return None;
+        }
+        event::decode(record, self.setup.partition, &self.setup.rules).ok()?;
+        let entity = Entity::parse(key)?;
+        self.bytes += entry_bytes::<T>(&entity);
+        self.entries.insert(entity.clone(), Entry::Done);
+        Some((entity, record.offset))
+    }
+}
+
+impl<T> Wanted<T> {
+    /// Folds a record in, if it is an event; returns the bytes held since.
+    fn take(&mut self, entity: &Entity, record: &Record<'_>, setup: &mut Setup) -> usize {
+        let Ok(event) = event::decode(record, setup.partition, &setup.rules) else {
+            return self.fold.as_ref().map_or(0, |fold| fold.bytes);
+        };
+        let fold = self
+            .fold
+            .get_or_insert_with(|| Box::new(Fold::new(entity, setup.partition)));
+        fold.take(&event, record, !self.want.split.is_past(record.offset), setup);
+        fold.bytes = fold.bytes();
+        fold.bytes
+    }
+}
+
+impl Fold {
+    fn new(entity: &Entity, partition: PartitionId) -> Self {
+        Self {
+            document: Document::new(entity.clone(), partition),
+            hash_at_split: 0,
+            split: false,
+            accepted: 0,
+            duplicates: 0,
+            events: VecDeque::new(),
+            event_bytes: 0,
+            bytes: 0,
+        }
+    }
+
+    fn take(&mut self, event: &Event<'_>, record: &Record<'_>, is_past_split: bool, setup: &mut Setup) {
+        if is_past_split && !self.split {
+            self.split_here(&mut setup.text);
+        }
+        match self.document.apply(event, record.offset, record.timestamp_ms) {
+            Applied::Duplicate => self.duplicates += u64::from(self.split),
+            Applied::Accepted { seq } => {
+                self.accepted += u64::from(self.split);
+                if setup.events_kept > 0 {
+                    let mut json = Vec::new();
+                    event.write_structured(record, &mut json);
+                    self.keep(KeptEvent { seq, json }, setup.events_kept);
+                }
+            }
+        }
+    }
+
+    fn split_here(&mut self, text: &mut Vec<u8>) {
+        self.split = true;
+        self.hash_at_split = hash(&self.document, text);
+    }
+
+    fn keep(&mut self, event: KeptEvent, most: usize) {
+        let bytes = |event: &KeptEvent| size_of::<KeptEvent>() + event.json.capacity();
+        if self.events.len() >= most {
+            self.event_bytes -= self.events.pop_front().as_ref().map_or(0, bytes);
+        }
+        self.event_bytes += bytes(&event);
+        self.events.push_back(event);
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.document.bytes() + self.event_bytes
+    }
+}
+
+/// First 16 bytes of a document's hash; 0 if it is empty. `text` is room to write in.
+pub fn hash(document: &Document, text: &mut Vec<u8>) -> u128 {
+    if document.is_empty() {
+        return 0;
+    }
+    text.clear();
+    document.render(Time::EPOCH, text)
+}
+
+#[cfg(test)]
+mod tests;
