@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Access, AccessError};
 use crate::projector::{PartitionStatus, compare, last_record_of};
-use crate::pure::checkpoint::Checkpoint;
+use crate::pure::checkpoint::{Checkpoint, Mark};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::pure::recovery::{self, LastRecord, Step};
 use crate::store::{self, StoreError};
@@ -240,17 +240,22 @@ impl Access {
             .filter(|partition| only.is_none_or(|only| only == partition.0))
         {
             let bounds = self.log.bounds(partition).await?;
-            for mark in self.store.history(partition, limit).await? {
+            for Mark {
+                checkpoint: mark,
+                verified,
+                ..
+            } in self.store.history(partition, limit).await?
+            {
                 let inside = mark.next >= bounds.first && mark.next <= bounds.end;
                 let found = last_record_of(&*self.log, partition, &mark, (bounds.first, bounds.end)).await?;
-                rows.push(row(partition, &mark, inside && found == LastRecord::Matches));
+                rows.push(row(partition, &mark, inside && found == LastRecord::Matches, verified));
             }
         }
         Ok(rows)
     }
 }
 
-fn row(partition: PartitionId, mark: &Checkpoint, good: bool) -> CheckpointRow {
+fn row(partition: PartitionId, mark: &Checkpoint, good: bool, verified: bool) -> CheckpointRow {
     let [offset, last_record, digest, ..] = mark.fields();
     debug_assert_eq!(offset, mark.next.to_string());
     let written_at = mark.fields()[11].clone();
@@ -265,6 +270,6 @@ fn row(partition: PartitionId, mark: &Checkpoint, good: bool) -> CheckpointRow {
         digest,
         written_at,
         good,
-        verified: false,
+        verified,
     }
 }

@@ -39,6 +39,30 @@ pub enum Role {
     Events,
     /// `<topic>.dead-letters`.
     DeadLetters,
+    /// `<topic>.documents`, compacted: snapshots.
+    Documents,
+}
+
+impl Role {
+    /// All of Khala's topics, the events' first.
+    pub const ALL: [Self; 3] = [Self::Events, Self::DeadLetters, Self::Documents];
+
+    /// The topic's name, beside the events' topic `events`.
+    pub fn topic(self, events: &str) -> String {
+        match self {
+            Self::Events => events.to_owned(),
+            Self::DeadLetters => format!("{events}.dead-letters"),
+            Self::Documents => format!("{events}.documents"),
+        }
+    }
+
+    /// The topic's `cleanup.policy`.
+    pub fn cleanup(self) -> &'static str {
+        match self {
+            Self::Events | Self::DeadLetters => "delete",
+            Self::Documents => "compact",
+        }
+    }
 }
 
 /// A record to append. It owns its bytes: it outlives the batch it came from.

@@ -125,11 +125,12 @@ pub async fn compare(log: &dyn Log, partition: PartitionId, opened: Opened) -> R
         for mark in opened
             .marks
             .iter()
+            .map(|mark| &mark.checkpoint)
             .filter(|mark| mark.next <= bounds.end)
             .take(MARKS_COMPARED_MAX)
         {
             if last_record_of(log, partition, mark, (bounds.first, bounds.end)).await? == LastRecord::Matches {
-                good_mark = Some(mark.next);
+                good_mark = Some(Box::new(mark.clone()));
                 break;
             }
         }

@@ -4,15 +4,19 @@
 use std::ops::Range;
 
 use super::checkpoint::{Checkpoint, Identity};
+use super::document::Document;
 use super::entity::Entity;
 use super::place::Offset;
+use super::time::Time;
 
 /// What the store has of one entity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// Neither index nor document know it: it is new.
     Absent,
-    /// The index knows it, or its key holds another type; there is no readable document. Drift.
+    /// The index knows it, and its document is not there. Drift.
+    Lost,
+    /// Something that cannot be read is in its place: why. Drift.
     Unreadable(&'static str),
     /// Its document, and the part of its state that is not in the document.
     Document {
@@ -62,11 +66,49 @@ pub struct Batch {
     pub events: Vec<EventWrite>,
     /// Entities to park from now on, with the first offset not applied.
     pub parked: Vec<(Entity, Offset)>,
+    /// Entities that are no more: document, state, place in the index and stream go.
+    pub removed: Vec<Entity>,
+    /// Streams to cut: entries with a seq above go, and lower ones may follow them.
+    pub cut: Vec<(Entity, u64)>,
+    /// Entities whose events wait no longer.
+    pub unparked: Vec<Entity>,
     /// Whether this checkpoint goes into the history too.
     pub mark: bool,
 }
 
 impl Batch {
+    /// A batch that writes this checkpoint and, so far, nothing else.
+    pub fn new(expected: Option<Identity>, checkpoint: Checkpoint) -> Self {
+        Self {
+            expected,
+            checkpoint,
+            buffer: Vec::new(),
+            documents: Vec::new(),
+            events: Vec::new(),
+            parked: Vec::new(),
+            removed: Vec::new(),
+            cut: Vec::new(),
+            unparked: Vec::new(),
+            mark: false,
+        }
+    }
+
+    /// Adds a document as of now; returns the first 16 bytes of its hash. One that includes no event is not written.
+    pub fn write(&mut self, document: &Document, now: Time) -> u128 {
+        let Some(offset) = document.offset() else { return 0 };
+        let start = self.buffer.len() as u32;
+        let hash = document.render(now, &mut self.buffer);
+        let middle = self.buffer.len() as u32;
+        let has_state = document.write_state(&mut self.buffer);
+        self.documents.push(DocumentWrite {
+            entity: document.entity().clone(),
+            offset,
+            json: start..middle,
+            state: has_state.then_some(middle..self.buffer.len() as u32),
+        });
+        hash
+    }
+
     /// The bytes of a range.
     pub fn text(&self, range: &Range<u32>) -> &[u8] {
         &self.buffer[range.start as usize..range.end as usize]

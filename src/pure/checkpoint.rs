@@ -56,6 +56,17 @@ pub struct Checkpoint {
     pub written_at_ms: i64,
 }
 
+/// A past checkpoint kept in the history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The store's name for it.
+    pub id: String,
+    /// As it was.
+    pub checkpoint: Checkpoint,
+    /// Whether an audit found its documents equal to the log.
+    pub verified: bool,
+}
+
 /// What a compare-and-set compares: two checkpoints of equal identity cover equal documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {

@@ -5,6 +5,7 @@
 
 use super::checkpoint::{Checkpoint, PROJECTION_VERSION};
 use super::entity::Entity;
+use super::intent::Intent;
 use super::place::{NextOffset, Offset};
 use super::record::RecordIdentity;
 
@@ -50,7 +51,7 @@ pub struct Survey {
     /// Number of partitions the namespace was made with.
     pub namespace_partitions: Option<u32>,
     /// The newest mark whose last record still matches.
-    pub good_mark: Option<NextOffset>,
+    pub good_mark: Option<Box<Checkpoint>>,
     /// Parked entities and the first offset not applied to each.
     pub parked: Vec<(Entity, Offset)>,
 }
@@ -64,6 +65,8 @@ pub enum Step {
     RestoreOr(NextOffset),
     /// Rewind the documents to this mark, then read on from it.
     RewindTo(NextOffset),
+    /// Finish the rewind or restore that is under way.
+    Finish,
     /// Write nothing and ask.
     Hold,
 }
@@ -87,6 +90,10 @@ pub enum Called {
     CheckpointAhead,
     /// The store lost writes.
     SinkRolledBack,
+    /// A rewind or restore was begun and is not done.
+    RewindResumed,
+    /// An operator put the documents back, to be redone.
+    Replayed,
     /// The checkpoint cannot be read.
     CheckpointCorrupt,
     /// The partition's task broke an invariant of its own.
@@ -107,6 +114,8 @@ impl Called {
             Self::RetentionGap => "retention_gap",
             Self::CheckpointAhead => "checkpoint_ahead",
             Self::SinkRolledBack => "sink_rolled_back",
+            Self::RewindResumed => "rewind_resumed",
+            Self::Replayed => "replayed",
             Self::CheckpointCorrupt => "document_corrupt",
             Self::Panicked => "panicked",
             Self::Normal => "normal",
@@ -117,6 +126,7 @@ impl Called {
     pub fn drift(self) -> Option<&'static str> {
         match self {
             Self::Normal | Self::Panicked | Self::FirstStart | Self::PartitionsChanged | Self::LogReplaced => None,
+            Self::RewindResumed | Self::Replayed => None,
             drifted => Some(drifted.name()),
         }
     }
@@ -151,17 +161,24 @@ pub fn decide(found: &Survey) -> (Step, Called) {
     if checkpoint.partitions != found.partitions {
         return (Step::Hold, Called::PartitionsChanged);
     }
-    if !checkpoint.intent.is_empty() {
-        return (Step::Hold, Called::CheckpointAhead); // a rewind under way is not ours to write over
+    let intent = match Intent::parse(&checkpoint.intent) {
+        Ok(intent) => intent,
+        Err(_) => return (Step::Hold, Called::CheckpointCorrupt),
+    };
+    if intent.as_ref().is_some_and(Intent::is_under_way) {
+        return (Step::Finish, Called::RewindResumed);
     }
     if checkpoint.next < found.first {
         return (Step::StartAt(found.first), Called::RetentionGap);
     }
     if checkpoint.next > found.end || found.last_record == LastRecord::Differs {
-        return match found.good_mark {
-            Some(mark) => (Step::RewindTo(mark), Called::CheckpointAhead),
+        return match &found.good_mark {
+            Some(mark) => (Step::RewindTo(mark.next), Called::CheckpointAhead),
             None => (Step::Hold, Called::LogReplaced),
         };
+    }
+    if intent.is_some() {
+        return (Step::StartAt(checkpoint.next), Called::Replayed);
     }
     if found.group.is_some_and(|group| checkpoint.next < group) {
         return (Step::StartAt(checkpoint.next), Called::SinkRolledBack);
@@ -202,13 +219,14 @@ pub fn explain(found: &Survey, step: Step, called: Called) -> String {
         ),
         (Called::CheckpointAhead, Step::RewindTo(mark)) => format!(
             "the log was cut: the checkpoint at {at} names a record that is not there any more \
-             (log {}..{}); the newest mark that still holds is {mark}, and this version cannot rewind to it: \
-             nothing is written; a new --namespace folds the log anew",
+             (log {}..{}); going back to {mark}, the newest mark that still holds",
             found.first, found.end
         ),
-        (Called::CheckpointAhead, _) => "a rewind is under way in the checkpoint; finish it with the khala \
-             that began it"
-            .to_owned(),
+        (Called::RewindResumed, _) => "a rewind was begun and not finished; finishing it".to_owned(),
+        (Called::Replayed, _) => format!("the documents were put back to offset {at}; redoing from there"),
+        (Called::CheckpointCorrupt, _) => format!(
+            "the checkpoint's intent is none that this version knows; run the version that wrote it, at offset {at}"
+        ),
         (Called::RetentionGap, _) => format!(
             "offsets {at}..{} are gone from the log and were never applied; raise the topic's retention",
             found.first
@@ -236,7 +254,7 @@ mod tests {
             topic_id: "id".to_owned(),
             partitions: 12,
             namespace_partitions: Some(12),
-            good_mark: mark.map(NextOffset),
+            good_mark: mark.map(|mark| Box::new(Checkpoint::first(NextOffset(mark), "id", 12))),
             parked: Vec::new(),
         }
     }
@@ -290,6 +308,23 @@ mod tests {
         assert_eq!(decide(&found), (Step::Hold, Called::PartitionsChanged));
         found.namespace_partitions = None;
         assert_eq!(decide(&found).1, Called::FirstStart);
+    }
+
+    #[test]
+    fn a_rewind_is_finished_first_and_its_redo_is_no_loss() {
+        let with = |intent: &str, last| {
+            let mut found = survey(Some(40), last, Some(45), Some(30));
+            found.checkpoint.as_mut().expect("given").intent = intent.to_owned();
+            decide(&found)
+        };
+        let rewind = "rewind 30 - 0 1 1 0 0 t";
+        assert_eq!(with(rewind, LastRecord::Matches), (Step::Finish, Called::RewindResumed));
+        assert_eq!(with("restore t", LastRecord::Differs), (Step::Finish, Called::RewindResumed));
+        let start = Step::StartAt(NextOffset(40));
+        assert_eq!(with("rewound 45 t", LastRecord::Matches), (start, Called::Replayed));
+        let cut = with("rewound 45 t", LastRecord::Differs);
+        assert_eq!(cut, (Step::RewindTo(NextOffset(30)), Called::CheckpointAhead));
+        assert_eq!(with("?", LastRecord::Matches), (Step::Hold, Called::CheckpointCorrupt));
     }
 
     #[test]

@@ -5,12 +5,13 @@
 pub mod embedded;
 pub mod redis;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use crate::pure::batch::{Batch, DocumentWrite, EventWrite, Stored};
-use crate::pure::checkpoint::{Checkpoint, Identity};
+use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 
@@ -31,11 +32,20 @@ pub struct Opened {
     /// The checkpoint, if there is one.
     pub checkpoint: Option<Checkpoint>,
     /// Marks of the history, newest first.
-    pub marks: Vec<Checkpoint>,
+    pub marks: Vec<Mark>,
     /// Number of partitions the namespace was made with, from any checkpoint of it.
     pub namespace_partitions: Option<u32>,
     /// Parked entities and the first offset not applied to each.
     pub parked: Vec<(Entity, Offset)>,
+}
+
+/// What the store holds of some entities, read at one instant.
+#[derive(Clone, Debug)]
+pub struct Peeked {
+    /// The checkpoint of that instant.
+    pub checkpoint: Option<Checkpoint>,
+    /// In the order asked: the document, and the entity's place in the index.
+    pub entities: Vec<(Stored, Option<Offset>)>,
 }
 
 /// Which documents a listing gives, newest first by their last offset within each partition.
@@ -149,7 +159,34 @@ pub trait Store: Send + Sync {
     async fn checkpoint(&self, partition: PartitionId) -> Result<Option<Checkpoint>, StoreError>;
 
     /// Marks of the history, newest first.
-    async fn history(&self, partition: PartitionId, limit: usize) -> Result<Vec<Checkpoint>, StoreError>;
+    async fn history(&self, partition: PartitionId, limit: usize) -> Result<Vec<Mark>, StoreError>;
+
+    /// Appends a mark to the history: an audit found the documents under this checkpoint equal to the log.
+    async fn verify(&self, partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), StoreError>;
+
+    /// Takes marks out of the history.
+    async fn forget_marks(&self, partition: PartitionId, ids: &[String]) -> Result<(), StoreError>;
+
+    /// Entities of a kind whose last offset is `from` or past it, the lowest offset first, at most `limit`.
+    async fn indexed(
+        &self,
+        partition: PartitionId,
+        kind: Kind,
+        from: NextOffset,
+        limit: usize,
+    ) -> Result<Vec<(Entity, Offset)>, StoreError>;
+
+    /// Documents of `entities` and their places in the index, with the checkpoint of the same instant.
+    async fn peek(&self, partition: PartitionId, entities: &[Entity]) -> Result<Peeked, StoreError>;
+
+    /// Tells of every document key of the namespace, whether an index knows it or not; some may come twice.
+    async fn scan(&self, visit: &mut (dyn FnMut(PartitionId, Entity) + Send)) -> Result<(), StoreError>;
+
+    /// The same store's documents of another namespace.
+    ///
+    /// # Errors
+    /// `Rejected`: the namespace is not a legal one.
+    fn in_namespace(&self, namespace: &str) -> Result<Arc<dyn Store>, StoreError>;
 
     /// Who owns the partition now.
     async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError>;

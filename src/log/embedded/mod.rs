@@ -58,7 +58,7 @@ struct Shared {
     disk: Disk,
     records: Keyspace,
     /// By [`index`].
-    topics: [TopicState; 2],
+    topics: [TopicState; 3],
     group: String,
 }
 
@@ -66,6 +66,7 @@ fn index(role: Role) -> usize {
     match role {
         Role::Events => 0,
         Role::DeadLetters => 1,
+        Role::Documents => 2,
     }
 }
 
@@ -98,17 +99,22 @@ impl EmbeddedLog {
         let records = disk.keyspace("records")?;
         let partitions_wanted = settings.partitions;
         let (events, event_tails) = TopicState::open(&disk, &records, &settings.topic, partitions_wanted)?;
-        let letters = format!("{}.dead-letters", settings.topic);
-        let (letters, letter_tails) = TopicState::open(&disk, &records, &letters, events.partitions())?;
+        let beside = |role: Role| TopicState::open(&disk, &records, &role.topic(&settings.topic), events.partitions());
+        let (letters, letter_tails) = beside(Role::DeadLetters)?;
+        let (documents, document_tails) = beside(Role::Documents)?;
         let group = group::Group::new(events.partitions());
         let shared = Arc::new(Shared {
             disk,
             records,
-            topics: [events, letters],
+            topics: [events, letters, documents],
             group: settings.group,
         });
         let (sender, receiver) = mpsc::channel(writer::QUEUE);
-        let writer = Writer::new(shared.clone(), settings.partitioner, [event_tails, letter_tails]);
+        let writer = Writer::new(
+            shared.clone(),
+            settings.partitioner,
+            [event_tails, letter_tails, document_tails],
+        );
         let writer = std::thread::Builder::new()
             .name("khala-log".to_owned())
             .spawn(move || writer.run(receiver))

@@ -42,7 +42,7 @@ pub(super) enum Request {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     partitioner: Partitioner,
-    tails: [Vec<Tail>; 2],
+    tails: [Vec<Tail>; 3],
     /// Records without a key go to one partition after the other, a commit at a time.
     keyless: u32,
 }
@@ -61,7 +61,7 @@ enum Reply {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, partitioner: Partitioner, tails: [Vec<Tail>; 2]) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, partitioner: Partitioner, tails: [Vec<Tail>; 3]) -> Self {
         Self {
             shared,
             partitioner,

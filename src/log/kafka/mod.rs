@@ -110,10 +110,7 @@ impl KafkaLog {
     }
 
     fn topic_name(&self, role: Role) -> String {
-        match role {
-            Role::Events => self.settings.topic.clone(),
-            Role::DeadLetters => format!("{}.dead-letters", self.settings.topic),
-        }
+        role.topic(&self.settings.topic)
     }
 
     fn asking(&self) -> Result<&Asking, LogError> {

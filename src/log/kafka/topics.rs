@@ -19,7 +19,8 @@ fn record_bytes_max(settings: &KafkaSettings, role: Role) -> usize {
     let events = (2 * settings.max_event_bytes).max(2 << 20);
     match role {
         Role::Events => events,
-        Role::DeadLetters => events + HEADER_BYTES,
+        // A document is bounded by what 64 sources and their ranges take, far below two events.
+        Role::DeadLetters | Role::Documents => events + HEADER_BYTES,
     }
 }
 
@@ -38,7 +39,7 @@ pub(super) async fn prepare(log: &KafkaLog) -> Result<Vec<String>, LogError> {
             log.settings.topic
         ));
     }
-    for role in [Role::Events, Role::DeadLetters] {
+    for role in Role::ALL {
         let name = log.topic_name(role);
         match if role == Role::Events {
             events
@@ -92,7 +93,7 @@ async fn create(
     let bytes = record_bytes_max(&log.settings, role).to_string();
     let topic = NewTopic::new(&name, partitions as i32, TopicReplication::Fixed(replicas))
         .set("max.message.bytes", &bytes)
-        .set("cleanup.policy", "delete");
+        .set("cleanup.policy", role.cleanup());
     let options = AdminOptions::new()
         .operation_timeout(Some(LEADERS_PATIENCE))
         .request_timeout(Some(LEADERS_PATIENCE));
@@ -124,18 +125,23 @@ async fn check(
         Some(Ok(resource)) => resource,
         Some(Err(code)) => {
             lines.push(format!(
-                "topic {name}: its settings cannot be read ({code}); make sure that cleanup.policy is delete"
+                "topic {name}: its settings cannot be read ({code}); make sure that cleanup.policy is {}",
+                role.cleanup()
             ));
             return Ok(());
         }
         None => return Ok(()),
     };
     let policy = value(&resource, "cleanup.policy");
-    if policy.contains("compact") {
+    if policy.contains("compact") != (role == Role::Documents) {
         let change = "kafka-configs.sh --alter --entity-type topics --entity-name";
+        let (wanted, why) = match role {
+            Role::Documents => ("compact", "snapshots would be deleted by age"),
+            _ => ("delete", "compaction takes events away"),
+        };
         return Err(LogError::Refused(format!(
-            "{address}: topic {name} has cleanup.policy={policy}: compaction takes events away; run \
-             `{change} {name} --add-config cleanup.policy=delete`"
+            "{address}: topic {name} has cleanup.policy={policy}: {why}; run \
+             `{change} {name} --add-config cleanup.policy={wanted}`"
         )));
     }
     let bytes: usize = value(&resource, "max.message.bytes").parse().unwrap_or(usize::MAX);
@@ -144,6 +150,7 @@ async fn check(
         let what = match role {
             Role::Events => "larger events cannot be published",
             Role::DeadLetters => "larger dead letters cannot be kept, and would hold their partition up",
+            Role::Documents => "larger documents have no snapshot",
         };
         lines.push(format!(
             "topic {name} has max.message.bytes={bytes}, less than {needed}: {what}"
@@ -163,7 +170,7 @@ async fn wait_for_leaders(log: &KafkaLog) -> Result<(), LogError> {
     let until = Instant::now() + LEADERS_PATIENCE;
     loop {
         let mut missing = None;
-        for role in [Role::Events, Role::DeadLetters] {
+        for role in Role::ALL {
             let name = log.topic_name(role);
             let metadata = log.metadata(name.clone()).await?;
             let led = metadata

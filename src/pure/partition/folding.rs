@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Action, DeadLetter, Setup, Streams, TIMESTAMPS_MAX};
-use crate::pure::batch::{Batch, DocumentWrite, EventWrite, Stored};
+use crate::pure::batch::{Batch, EventWrite, Stored};
 use crate::pure::cache::{Cache, Coverage, SlotId, Turn};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::document::{Applied, Document};
@@ -114,7 +114,11 @@ impl Folding {
             let slot = cache.slot(id);
             let (reason, detail) = match stored {
                 Stored::Absent => continue,
-                Stored::Unreadable(reason) => (reason, "the index knows it, its document is not there".to_owned()),
+                Stored::Lost => (
+                    "missing_document",
+                    "the index knows it, its document is not there".to_owned(),
+                ),
+                Stored::Unreadable(detail) => ("document_corrupt", detail.to_owned()),
                 Stored::Document { json, state } => {
                     match Document::parse(&entity, partition, &json, state.as_deref()) {
                         Ok((document, hash)) => {
@@ -143,13 +147,8 @@ impl Folding {
     ) -> Vec<DeadLetter> {
         let mut gathered = Gathered {
             batch: Batch {
-                expected: None,
-                checkpoint: position.clone(),
                 buffer: Vec::with_capacity(self.records.bytes()),
-                documents: Vec::new(),
-                events: Vec::new(),
-                parked: Vec::new(),
-                mark: false,
+                ..Batch::new(None, position.clone())
             },
             letters: Vec::new(),
             touched: Vec::new(),
@@ -233,24 +232,15 @@ impl Gathered {
     /// Writes each touched document once, and the checkpoint that covers them.
     fn finish(&mut self, cache: &mut Cache, records: &RecordBatch, now_ms: i64) {
         let now = Time::from_ms(now_ms).unwrap_or_else(|| Time::from_ms(0).expect("1970 is a time"));
-        let (batch, checkpoint) = (&mut self.batch.buffer, &mut self.batch.checkpoint);
         for id in self.touched.drain(..) {
             let slot = cache.slot(id);
             slot.touched = false;
-            let start = batch.len() as u32;
-            let hash = slot.document.render(now, batch);
-            let middle = batch.len() as u32;
-            let has_state = slot.document.write_state(batch);
-            checkpoint.digest = checkpoint.digest.moved(slot.counted, hash);
+            let hash = self.batch.write(&slot.document, now);
+            self.batch.checkpoint.digest = self.batch.checkpoint.digest.moved(slot.counted, hash);
             slot.counted = hash;
-            self.batch.documents.push(DocumentWrite {
-                entity: slot.entity.clone(),
-                offset: slot.document.offset().expect("a touched document includes an event"),
-                json: start..middle,
-                state: has_state.then_some(middle..batch.len() as u32),
-            });
             cache.measure(id);
         }
+        let checkpoint = &mut self.batch.checkpoint;
         if let Some(last) = records.len().checked_sub(1) {
             checkpoint.last_record = Some(records.get(last).identity());
         }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use self::running::Running;
 pub use self::words::{
-    Action, DeadLetter, Effect, Failure, Input, Outcome, Remembered, Setup, State, Streams, TIMESTAMPS_MAX, View,
+    Action, DeadLetter, Effect, Failure, Input, Outcome, Remembered, Rewound, Setup, State, Streams, TIMESTAMPS_MAX, View,
     Visible,
 };
 use super::cache::{Cache, Coverage};
@@ -150,6 +150,7 @@ impl Partition {
             Outcome::Appended { failed, detail } => self.appended(failed, detail, actions),
             Outcome::Committed => self.committed(actions),
             Outcome::Renewed(checkpoint) => self.renewed(checkpoint.as_ref(), actions),
+            Outcome::Rewound(rewound) => self.rewound(rewound, actions),
             Outcome::Failed(..) => {}
         }
     }
@@ -168,6 +169,9 @@ impl Partition {
                     2
                 };
                 self.recover(attempt, format!("the partition is owned by {owner:?}"), actions);
+                if let Phase::Surveying { kept, .. } = &mut self.phase {
+                    *kept = Kept::Nothing; // somebody else may have repaired documents under the same checkpoint
+                }
             }
             Failure::Corrupt(detail) => self.hold(Called::CheckpointCorrupt, Step::Hold, detail, actions),
         }
@@ -229,7 +233,11 @@ impl Partition {
         let detail = recovery::explain(&survey, step, called);
         let start = match step {
             Step::StartAt(start) | Step::RestoreOr(start) => start,
-            Step::RewindTo(_) | Step::Hold => return self.hold(called, step, detail, actions),
+            Step::RewindTo(_) => {
+                return self.rewind(survey.good_mark, (called, step, detail), actions);
+            }
+            Step::Finish => return self.rewind(None, (called, step, detail), actions),
+            Step::Hold => return self.hold(called, step, detail, actions),
         };
         let identity = survey.checkpoint.as_ref().map(Checkpoint::identity);
         let keeps_cache = match &self.phase {
@@ -254,10 +262,40 @@ impl Partition {
         }
         self.setup.rules.partitions = survey.partitions;
         let fresh = Checkpoint::first(start, &survey.topic_id, survey.partitions);
-        let running = Running::new(survey.checkpoint, fresh, start, now_ms);
-        self.phase = Phase::Running(Box::new(running));
+        let mut running = Running::new(survey.checkpoint, fresh, start, now_ms);
         actions.push(Action::Recovered { called, step, detail });
+        running.pick_up(actions);
+        self.phase = Phase::Running(Box::new(running));
         actions.push(Action::Read(start));
+    }
+
+    /// Puts the documents back to a mark, or finishes what was begun; then surveys again.
+    fn rewind(
+        &mut self,
+        to: Option<Box<Checkpoint>>,
+        (called, step, detail): (Called, Step, String),
+        actions: &mut Vec<Action>,
+    ) {
+        let attempt = match self.phase {
+            Phase::Surveying { attempt, .. } => attempt,
+            _ => 0,
+        };
+        self.phase = Phase::Surveying {
+            kept: Kept::Nothing,
+            attempt,
+        };
+        actions.push(Action::Recovered { called, step, detail });
+        actions.push(Action::Do {
+            effect: Effect::Rewind { to },
+            attempt,
+            because: String::new(),
+        });
+    }
+
+    fn rewound(&mut self, rewound: Rewound, actions: &mut Vec<Action>) {
+        self.remembered.committed = Some(rewound.next);
+        actions.push(Action::Rewound(rewound));
+        self.recover(0, "the documents were put back".to_owned(), actions);
     }
 
     fn hold(&mut self, called: Called, step: Step, detail: String, actions: &mut Vec<Action>) {

@@ -65,6 +65,30 @@ impl Running {
         }
     }
 
+    /// After a rewind: takes note in the store that its redo has begun, also where there is nothing to redo.
+    pub(super) fn pick_up(&mut self, actions: &mut Vec<Action>) {
+        if self.position.intent.is_empty() {
+            return;
+        }
+        self.position.intent.clear();
+        let expected = self.stored.as_ref().map(Checkpoint::identity);
+        let batch = Arc::new(Batch::new(expected, self.position.clone()));
+        let folded = Folded {
+            batch: None,
+            timestamps_ms: Vec::new(),
+        };
+        self.in_flight = Some(Flight {
+            batch: Arc::clone(&batch),
+            folded,
+        });
+        self.changes += 1;
+        actions.push(Action::Do {
+            effect: Effect::Commit(batch),
+            attempt: 0,
+            because: String::new(),
+        });
+    }
+
     pub(super) fn wants_records(&self) -> bool {
         self.folding.is_none()
     }
@@ -105,7 +129,7 @@ impl Running {
             Effect::Load { .. } => &mut self.attempts.load,
             Effect::AppendDeadLetters { .. } => &mut self.attempts.append,
             Effect::Commit(_) => &mut self.attempts.commit,
-            Effect::Renew | Effect::Survey { .. } => {
+            Effect::Renew | Effect::Survey { .. } | Effect::Rewind { .. } => {
                 self.renewing = None;
                 return 0;
             }

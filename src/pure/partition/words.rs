@@ -78,6 +78,11 @@ pub enum Effect {
     Commit(Arc<Batch>),
     /// Extend the lease and read the checkpoint.
     Renew,
+    /// Put the documents back to a mark, or finish what the checkpoint's intent says.
+    Rewind {
+        /// The mark; `None`: what was begun is finished.
+        to: Option<Box<Checkpoint>>,
+    },
 }
 
 /// What came of an effect.
@@ -98,6 +103,8 @@ pub enum Outcome {
     Committed,
     /// The lease is ours; the checkpoint is this one.
     Renewed(Option<Checkpoint>),
+    /// The documents are back at the mark, but for those that can be rebuilt from nothing.
+    Rewound(Rewound),
     /// Not done, or not known to be.
     Failed(Effect, Failure),
 }
@@ -169,10 +176,25 @@ pub enum Action {
         /// In words.
         detail: String,
     },
+    /// Say so: documents were put back.
+    Rewound(Rewound),
     /// Readers see it now.
     Visible(Visible),
     /// Nothing is on its way any more: give the partition up.
     Release,
+}
+
+/// What a rewind came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewound {
+    /// Where the checkpoint stands now.
+    pub next: NextOffset,
+    /// Entities put back, removed ones among them.
+    pub entities: u64,
+    /// Records read for it.
+    pub records: u64,
+    /// Entities left as they were: neither log nor snapshot has their beginning.
+    pub left: Vec<Entity>,
 }
 
 /// What one commit made visible.

@@ -4,7 +4,7 @@
 //! `events`: place, subject, 0, seq. `meta`: `checkpoint\0`place, `history\0`place, number, `parked\0`place, subject.
 //! Invariant: a namespace holds no NUL and no subject does, so no key is the beginning of another's part.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,14 @@ impl Place {
         [&self.0[..], &kind, &offset.0.to_be_bytes(), subject].concat()
     }
 
+    /// The length of what [`Self::by_offset`] begins with, and its keys of one kind from an offset on.
+    pub(super) fn behind_offset(&self, kind: Kind, from: NextOffset) -> (usize, Range<Vec<u8>>) {
+        let beginning = self.of_kind(kind);
+        let first = [&beginning[..], &from.0.to_be_bytes()].concat();
+        let past = [&beginning[..], &[u8::MAX; 9]].concat();
+        (beginning.len(), first..past)
+    }
+
     /// The beginning of [`Self::by_offset`] for one kind.
     pub(super) fn of_kind(&self, kind: Kind) -> Vec<u8> {
         [&self.0[..], &[b'o', kind_letter(kind)]].concat()
@@ -70,6 +78,25 @@ impl Place {
 /// All checkpoints of a namespace begin so.
 pub(super) fn checkpoints_of(namespace: &str) -> Vec<u8> {
     [CHECKPOINT, namespace.as_bytes(), b"\0"].concat()
+}
+
+/// The length of what document keys of a namespace begin with, and those behind the key `after` (empty: all).
+pub(super) fn documents_of(namespace: &str, after: &[u8]) -> (usize, Range<Vec<u8>>) {
+    let beginning = [namespace.as_bytes(), b"\0"].concat();
+    let first = if after.is_empty() {
+        beginning.clone()
+    } else {
+        [after, b"\0"].concat()
+    };
+    let past = [namespace.as_bytes(), b"\x01"].concat();
+    (beginning.len(), first..past)
+}
+
+/// Partition and subject of a document's key, whose beginning is `beginning` bytes long.
+pub(super) fn partition_and_subject(key: &[u8], beginning: usize) -> Option<(PartitionId, Entity)> {
+    let (partition, subject) = key.get(beginning..)?.split_first_chunk::<4>()?;
+    let entity = Entity::parse(std::str::from_utf8(subject).ok()?)?;
+    Some((PartitionId(u32::from_be_bytes(*partition)), entity))
 }
 
 fn kind_letter(kind: Kind) -> u8 {
@@ -141,10 +168,18 @@ struct StoredCheckpoint {
     topic_id: String,
     partitions: u32,
     written_at_ms: i64,
+    /// Of a mark: an audit vouches for it.
+    #[serde(default)]
+    verified: bool,
 }
 
 /// A checkpoint, sealed.
 pub(super) fn checkpoint(key: &[u8], checkpoint: &Checkpoint) -> Vec<u8> {
+    mark(key, checkpoint, false)
+}
+
+/// A checkpoint of the history, sealed.
+pub(super) fn mark(key: &[u8], checkpoint: &Checkpoint, verified: bool) -> Vec<u8> {
     let stored = StoredCheckpoint {
         offset: checkpoint.next.0,
         last_record: checkpoint.last_record.map(|last| last.text()),
@@ -158,6 +193,7 @@ pub(super) fn checkpoint(key: &[u8], checkpoint: &Checkpoint) -> Vec<u8> {
         topic_id: checkpoint.topic_id.clone(),
         partitions: checkpoint.partitions,
         written_at_ms: checkpoint.written_at_ms,
+        verified,
     };
     let text = serde_json::to_vec(&stored).expect("numbers and strings always serialize");
     disk::seal(key, &text)
@@ -168,6 +204,14 @@ pub(super) fn checkpoint(key: &[u8], checkpoint: &Checkpoint) -> Vec<u8> {
 /// # Errors
 /// What is wrong with it.
 pub(super) fn read_checkpoint(key: &[u8], value: &[u8]) -> Result<Checkpoint, &'static str> {
+    read_mark(key, value).map(|(checkpoint, _)| checkpoint)
+}
+
+/// Reads [`mark`]: the checkpoint, and whether it is verified.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn read_mark(key: &[u8], value: &[u8]) -> Result<(Checkpoint, bool), &'static str> {
     let text = disk::unseal(key, value).ok_or("its checksum does not fit: bits have flipped")?;
     let stored: StoredCheckpoint = serde_json::from_slice(text).map_err(|_| "a newer Khala wrote it")?;
     let last_record = match stored.last_record {
@@ -175,7 +219,7 @@ pub(super) fn read_checkpoint(key: &[u8], value: &[u8]) -> Result<Checkpoint, &'
         Some(text) => Some(RecordIdentity::parse(&text).ok_or("last_record is not of its form")?),
     };
     let digest = u128::from_str_radix(&stored.digest, 16).map_err(|_| "digest is not of its form")?;
-    Ok(Checkpoint {
+    let checkpoint = Checkpoint {
         next: NextOffset(stored.offset),
         last_record,
         records: stored.records,
@@ -188,7 +232,8 @@ pub(super) fn read_checkpoint(key: &[u8], value: &[u8]) -> Result<Checkpoint, &'
         topic_id: stored.topic_id,
         partitions: stored.partitions,
         written_at_ms: stored.written_at_ms,
-    })
+    };
+    Ok((checkpoint, stored.verified))
 }
 
 #[cfg(test)]

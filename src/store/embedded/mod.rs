@@ -6,8 +6,10 @@
 
 mod keys;
 mod read;
+mod survey;
 #[cfg(test)]
 mod tests;
+mod write;
 mod writer;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -21,10 +23,10 @@ use fjall::{Keyspace, KeyspaceCreateOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::{Batch, ListQuery, Opened, Owner, Store, StoreError, Stored, StreamEntry};
+use super::{Batch, ListQuery, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
 use crate::disk::{Disk, DiskError};
-use crate::pure::checkpoint::{Checkpoint, Identity};
-use crate::pure::entity::Entity;
+use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
+use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use read::View;
 use writer::{Commit, Request, Target, Writer};
@@ -68,6 +70,8 @@ struct News {
 }
 
 const BELLS: usize = 64;
+/// Keys read by one step of a scan.
+const SCAN_CHUNK: usize = 1000;
 /// Memory of each keyspace for what is not yet in tables.
 const MEMTABLE_BYTES: u64 = 24 << 20;
 
@@ -263,9 +267,58 @@ impl Store for EmbeddedStore {
         self.read(partition, View::checkpoint).await
     }
 
-    async fn history(&self, partition: PartitionId, limit: usize) -> Result<Vec<Checkpoint>, StoreError> {
+    async fn history(&self, partition: PartitionId, limit: usize) -> Result<Vec<Mark>, StoreError> {
         let limit = limit.min(self.settings.history_kept);
         self.read(partition, move |view| view.marks(limit)).await
+    }
+
+    async fn verify(&self, partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        let (target, checkpoint) = (self.target(partition), checkpoint.clone());
+        let kept = self.settings.history_kept as u64;
+        self.ask(|reply| Request::Verify(target, Box::new(checkpoint), kept, reply))
+            .await
+    }
+
+    async fn forget_marks(&self, partition: PartitionId, ids: &[String]) -> Result<(), StoreError> {
+        let numbers = ids.iter().filter_map(|id| id.parse().ok()).collect();
+        let target = self.target(partition);
+        self.ask(|reply| Request::ForgetMarks(target, numbers, reply)).await
+    }
+
+    async fn indexed(
+        &self,
+        partition: PartitionId,
+        kind: Kind,
+        from: NextOffset,
+        limit: usize,
+    ) -> Result<Vec<(Entity, Offset)>, StoreError> {
+        self.read(partition, move |view| view.indexed(kind, from, limit)).await
+    }
+
+    async fn peek(&self, partition: PartitionId, entities: &[Entity]) -> Result<Peeked, StoreError> {
+        let entities = entities.to_vec();
+        self.read(partition, move |view| view.peek(&entities)).await
+    }
+
+    async fn scan(&self, visit: &mut (dyn FnMut(PartitionId, Entity) + Send)) -> Result<(), StoreError> {
+        let mut after = Vec::new();
+        loop {
+            let (namespace, behind) = (self.namespace.clone(), std::mem::take(&mut after));
+            let found = self
+                .read(PartitionId(0), move |view| {
+                    view.documents_of(&namespace, &behind, SCAN_CHUNK)
+                })
+                .await?;
+            let Some((last, ..)) = found.last() else { return Ok(()) };
+            after.clone_from(last);
+            found
+                .into_iter()
+                .for_each(|(_, partition, entity)| visit(partition, entity));
+        }
+    }
+
+    fn in_namespace(&self, namespace: &str) -> Result<Arc<dyn Store>, StoreError> {
+        Ok(Arc::new(self.with_namespace(namespace)?))
     }
 
     async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError> {

@@ -8,17 +8,17 @@ use fjall::{Readable, Snapshot};
 use super::Shared;
 use super::keys::{self, Place};
 use crate::disk;
-use crate::pure::checkpoint::{Checkpoint, Identity};
+use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::store::{ListQuery, StoreError, Stored, StreamEntry};
 
 /// A view of one partition as it was at one instant.
 pub(super) struct View {
-    shared: Arc<Shared>,
-    snapshot: Snapshot,
+    pub(super) shared: Arc<Shared>,
+    pub(super) snapshot: Snapshot,
     partition: PartitionId,
-    place: Place,
+    pub(super) place: Place,
 }
 
 impl View {
@@ -39,14 +39,21 @@ impl View {
         read.map_err(|what| self.corrupt("checkpoint", &what))
     }
 
-    pub(super) fn marks(&self, limit: usize) -> Result<Vec<Checkpoint>, StoreError> {
+    pub(super) fn marks(&self, limit: usize) -> Result<Vec<Mark>, StoreError> {
         let marks = self.snapshot.range(self.shared.disk.meta(), self.place.marks());
         marks
             .rev()
             .take(limit)
             .map(|mark| {
                 let (key, value) = mark.into_inner().map_err(|error| self.corrupt("history", &error))?;
-                keys::read_checkpoint(&key, &value).map_err(|what| self.corrupt("history", &what))
+                let read = keys::read_mark(&key, &value);
+                let (checkpoint, verified) = read.map_err(|what| self.corrupt("history", &what))?;
+                let id = keys::number_at_end(&key).unwrap_or(0).to_string();
+                Ok(Mark {
+                    id,
+                    checkpoint,
+                    verified,
+                })
             })
             .collect()
     }
@@ -96,7 +103,7 @@ impl View {
         entities.iter().map(|entity| self.stored(entity)).collect()
     }
 
-    fn stored(&self, entity: &Entity) -> Result<Stored, StoreError> {
+    pub(super) fn stored(&self, entity: &Entity) -> Result<Stored, StoreError> {
         let key = self.place.document(entity);
         match self.snapshot.get(&self.shared.documents, &key) {
             Ok(Some(value)) => Ok(match keys::read_document(&key, &value) {
@@ -106,9 +113,7 @@ impl View {
                 },
                 None => Stored::Unreadable("its checksum does not fit: bits have flipped"),
             }),
-            Ok(None) if self.last_offset(entity)?.is_some() => {
-                Ok(Stored::Unreadable("the index knows it, but there is no document"))
-            }
+            Ok(None) if self.last_offset(entity)?.is_some() => Ok(Stored::Lost),
             Ok(None) => Ok(Stored::Absent),
             Err(error) if is_io(&error) => Err(self.corrupt(&entity.document_id(), &error)),
             Err(_) => Ok(Stored::Unreadable("its block in the database is damaged")),
@@ -132,6 +137,7 @@ impl View {
         match self.stored(entity)? {
             Stored::Document { json, .. } => Ok(Some(json)),
             Stored::Absent => Ok(None),
+            Stored::Lost => Err(self.corrupt(&entity.document_id(), &"the index knows it, but there is no document")),
             Stored::Unreadable(what) => Err(self.corrupt(&entity.document_id(), &what)),
         }
     }
@@ -147,7 +153,7 @@ impl View {
             };
             match self.stored(&entity)? {
                 Stored::Document { json, .. } => documents.push((offset.next(), json)),
-                Stored::Absent => {}
+                Stored::Absent | Stored::Lost => {}
                 Stored::Unreadable(what) => {
                     tracing::warn!(partition = self.partition.0, document = %entity.document_id(), what, "left out");
                 }
@@ -192,7 +198,7 @@ impl View {
             .collect()
     }
 
-    fn corrupt(&self, what: &str, detail: &dyn std::fmt::Display) -> StoreError {
+    pub(super) fn corrupt(&self, what: &str, detail: &dyn std::fmt::Display) -> StoreError {
         StoreError::Corrupt {
             partition: self.partition,
             what: what.to_owned(),

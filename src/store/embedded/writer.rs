@@ -3,16 +3,16 @@
 //! Invariant: a batch is checked whole before anything of it is written; commits of several partitions
 //! share one atomic write and one sync, two of the same partition never do.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fjall::OwnedWriteBatch;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
 use super::keys::{self, Place};
 use super::read::View;
+use super::write::Write;
 use crate::disk;
 use crate::pure::checkpoint::{Checkpoint, Identity};
 use crate::pure::entity::Entity;
@@ -21,8 +21,6 @@ use crate::store::{Batch, Owner, StoreError};
 
 /// How many requests may wait. Each partition has at most a few under way.
 pub(super) const QUEUE: usize = 256;
-/// A write takes no further commit from here on.
-const WRITE_BYTES: usize = 32 << 20;
 
 /// A partition in a request.
 #[derive(Clone)]
@@ -32,7 +30,7 @@ pub(super) struct Target {
     pub(super) place: Place,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What the thread is asked for.
 pub(super) enum Request {
@@ -41,21 +39,28 @@ pub(super) enum Request {
     Release(Target, Owner, Reply<()>),
     Owner(Target, Reply<Option<Owner>>),
     Commit(Box<Commit>, Reply<()>),
+    /// Add a mark to the history, of which so many are kept.
+    Verify(Target, Box<Checkpoint>, u64, Reply<()>),
+    /// Take marks out of the history.
+    ForgetMarks(Target, Vec<u64>, Reply<()>),
 }
 
 /// A batch with its keys and values made, so that the thread only looks and writes.
 pub(super) struct Commit {
-    target: Target,
-    owner: Owner,
-    expected: Option<Identity>,
-    checkpoint: Checkpoint,
-    documents: Vec<(Entity, Offset, Vec<u8>)>,
-    events: Vec<(Entity, u64, Vec<u8>)>,
-    parked: Vec<(Entity, Offset)>,
-    mark: bool,
-    events_kept: u64,
-    history_kept: u64,
-    bytes: usize,
+    pub(super) target: Target,
+    pub(super) owner: Owner,
+    pub(super) expected: Option<Identity>,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) documents: Vec<(Entity, Offset, Vec<u8>)>,
+    pub(super) events: Vec<(Entity, u64, Vec<u8>)>,
+    pub(super) parked: Vec<(Entity, Offset)>,
+    pub(super) removed: Vec<Entity>,
+    pub(super) cut: Vec<(Entity, u64)>,
+    pub(super) unparked: Vec<Entity>,
+    pub(super) mark: bool,
+    pub(super) events_kept: u64,
+    pub(super) history_kept: u64,
+    pub(super) bytes: usize,
 }
 
 impl Commit {
@@ -77,6 +82,9 @@ impl Commit {
             expected: batch.expected.clone(),
             checkpoint: batch.checkpoint.clone(),
             parked: batch.parked.clone(),
+            removed: batch.removed.clone(),
+            cut: batch.cut.clone(),
+            unparked: batch.unparked.clone(),
             mark: batch.mark,
             events_kept,
             history_kept,
@@ -99,17 +107,6 @@ pub(super) struct Writer {
     marks: HashMap<Place, u64>,
 }
 
-/// What is sent after the sync, or instead of it if it failed.
-type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
-
-/// One write being built.
-struct Write {
-    batch: OwnedWriteBatch,
-    answers: Vec<Answer>,
-    places: HashSet<Place>,
-    bytes: usize,
-}
-
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
@@ -123,12 +120,7 @@ impl Writer {
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut carried = None;
         while let Some(first) = carried.take().or_else(|| requests.blocking_recv()) {
-            let mut write = Write {
-                batch: self.shared.disk.batch(),
-                answers: Vec::new(),
-                places: HashSet::new(),
-                bytes: 0,
-            };
+            let mut write = Write::new(&self.shared);
             let mut next = Some(first);
             while let Some(request) = next {
                 if !write.has_room_for(&request) {
@@ -164,6 +156,17 @@ impl Writer {
                 write.answer(reply, Ok(()));
             }
             Request::Owner(target, reply) => write.answer(reply, Ok(self.live(&target.place).cloned())),
+            Request::Verify(target, checkpoint, kept, reply) => {
+                let done = self.verify(write, &target, &checkpoint, kept);
+                write.answer(reply, done);
+            }
+            Request::ForgetMarks(target, numbers, reply) => {
+                for number in numbers {
+                    write.batch.remove(self.shared.disk.meta(), target.place.mark(number));
+                }
+                write.places.insert(target.place);
+                write.answer(reply, Ok(()));
+            }
             Request::Commit(commit, reply) => {
                 let touched: Vec<_> = commit.events.iter().map(|(entity, ..)| entity.clone()).collect();
                 let taken = self.commit(write, &commit);
@@ -231,10 +234,16 @@ impl Writer {
         for (entity, ..) in &commit.documents {
             before.push(view.last_offset(entity)?);
         }
-        let newest_mark = match self.marks.get(&target.place) {
-            _ if !commit.mark => None,
-            Some(number) => Some(*number),
-            None => Some(view.newest_mark_number()?),
+        let removed_from = commit
+            .removed
+            .iter()
+            .map(|entity| view.last_offset(entity))
+            .collect::<Result<Vec<_>, _>>()?;
+        let cut = cut_events(&view, commit)?;
+        let newest_mark = if commit.mark {
+            Some(self.newest_mark(&view, target)?)
+        } else {
+            None
         };
         drop(view);
 
@@ -242,10 +251,19 @@ impl Writer {
         write.places.insert(target.place.clone());
         if let Some(number) = newest_mark {
             self.marks.insert(target.place.clone(), number + 1);
-            write.mark(&self.shared, commit, number + 1);
+            write.mark(
+                &self.shared,
+                target,
+                (&commit.checkpoint, false),
+                number + 1,
+                commit.history_kept,
+            );
         }
         write.documents(&self.shared, commit, &before);
         write.events(&self.shared, commit);
+        cut.into_iter()
+            .for_each(|key| write.batch.remove(&self.shared.events, key));
+        write.removed(&self.shared, commit, &removed_from);
         let key = commit.target.place.checkpoint();
         let value = keys::checkpoint(&key, &commit.checkpoint);
         write.batch.insert(self.shared.disk.meta(), key, value);
@@ -254,71 +272,45 @@ impl Writer {
             let value = keys::number(&key, offset.0);
             write.batch.insert(self.shared.disk.meta(), key, value);
         }
+        for entity in &commit.unparked {
+            let key = commit.target.place.parked(entity.subject());
+            write.batch.remove(self.shared.disk.meta(), key);
+        }
+        Ok(())
+    }
+
+    fn newest_mark(&self, view: &View, target: &Target) -> Result<u64, StoreError> {
+        match self.marks.get(&target.place) {
+            Some(number) => Ok(*number),
+            None => view.newest_mark_number(),
+        }
+    }
+
+    fn verify(
+        &mut self,
+        write: &mut Write,
+        target: &Target,
+        checkpoint: &Checkpoint,
+        kept: u64,
+    ) -> Result<(), StoreError> {
+        self.shared.disk.running()?;
+        let view = View::new(self.shared.clone(), &target.namespace, target.partition);
+        let number = self.newest_mark(&view, target)? + 1;
+        self.marks.insert(target.place.clone(), number);
+        write.places.insert(target.place.clone());
+        write.mark(&self.shared, target, (checkpoint, true), number, kept);
         Ok(())
     }
 }
 
-impl Write {
-    /// Checks read what is on disk, so a write holds at most one commit of a partition.
-    fn has_room_for(&self, request: &Request) -> bool {
-        match request {
-            Request::Commit(commit, _) => self.bytes < WRITE_BYTES && !self.places.contains(&commit.target.place),
-            Request::Renew(target, ..) => !self.places.contains(&target.place),
-            Request::Take(..) | Request::Release(..) | Request::Owner(..) => true,
-        }
+/// Keys of the events that the batch cuts off, and of all events of those it removes.
+fn cut_events(view: &View, commit: &Commit) -> Result<Vec<Vec<u8>>, StoreError> {
+    let mut keys = Vec::new();
+    let removed = commit.removed.iter().map(|entity| (entity, 0));
+    for (entity, seq) in commit.cut.iter().map(|(entity, seq)| (entity, *seq)).chain(removed) {
+        keys.extend(view.event_keys_above(entity, seq)?);
     }
-
-    /// Whoever asked may be gone; what was asked for is done all the same.
-    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, done: Result<T, StoreError>) {
-        self.answers.push(Box::new(move |failed| {
-            let answer = match failed {
-                Some(error) if done.is_ok() => Err(StoreError::Rejected(error.to_string())),
-                _ => done,
-            };
-            _ = reply.send(answer);
-        }));
-    }
-
-    fn documents(&mut self, shared: &Shared, commit: &Commit, before: &[Option<Offset>]) {
-        let place = &commit.target.place;
-        for ((entity, offset, value), before) in commit.documents.iter().zip(before) {
-            self.batch
-                .insert(&shared.documents, place.document(entity), value.as_slice());
-            if *before == Some(*offset) {
-                continue;
-            }
-            if let Some(before) = before {
-                self.batch.remove(&shared.index, place.by_offset(entity, *before));
-            }
-            self.batch
-                .insert(&shared.index, place.by_offset(entity, *offset), [].as_slice());
-            let key = place.by_subject(entity);
-            let value = keys::number(&key, offset.0);
-            self.batch.insert(&shared.index, key, value);
-        }
-    }
-
-    /// Each event takes the place of the one that is now too old: streams keep their length without a scan.
-    fn events(&mut self, shared: &Shared, commit: &Commit) {
-        let place = &commit.target.place;
-        for (entity, seq, value) in &commit.events {
-            self.batch
-                .insert(&shared.events, place.event(entity, *seq), value.as_slice());
-            if let Some(old) = seq.checked_sub(commit.events_kept).filter(|old| *old > 0) {
-                self.batch.remove(&shared.events, place.event(entity, old));
-            }
-        }
-    }
-
-    fn mark(&mut self, shared: &Shared, commit: &Commit, number: u64) {
-        let place = &commit.target.place;
-        let key = place.mark(number);
-        let value = keys::checkpoint(&key, &commit.checkpoint);
-        self.batch.insert(shared.disk.meta(), key, value);
-        if let Some(old) = number.checked_sub(commit.history_kept).filter(|old| *old > 0) {
-            self.batch.remove(shared.disk.meta(), place.mark(old));
-        }
-    }
+    Ok(keys)
 }
 
 fn not_owner(target: &Target, found: Option<&Owner>) -> StoreError {

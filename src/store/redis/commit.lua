@@ -2,11 +2,14 @@
 -- Writes one batch, or nothing: all checks come before the first write. Without the allow-oom flag the server
 -- refuses the whole script under memory pressure before it starts.
 -- KEYS: owner, checkpoint, checkpoints, parked, index of runs, index of workers,
---       then a key per document, per state, per stream.
+--       then a key per document, per state, per stream, per stream to cut, and document, state and stream of each
+--       entity to remove.
 -- ARGV: owner, expected ('' or '1'), its four fields, events kept, history kept, mark ('' or '1'),
---       numbers of documents, states, streams, parked; names and values of the checkpoint's 12 fields;
+--       numbers of documents, states, streams, parked, cuts, removed, unparked;
+--       names and values of the checkpoint's 12 fields;
 --       per document: index (5 or 6), id, offset, JSON; per state: bytes;
---       per stream: number of events, then seq and JSON of each; per parked: subject, offset.
+--       per stream: number of events, then seq and JSON of each; per parked: subject, offset; per cut: seq;
+--       per removed: index (5 or 6), id; per unparked: subject.
 -- Reply: {'ok', foreign}, {'refused', field, value, …}, or {'owner', who}.
 local found = redis.call('HMGET', KEYS[2], 'offset', 'last_record', 'digest', 'intent')
 local same
@@ -35,7 +38,8 @@ for i, kind in pairs(kinds) do
   end
 end
 local documents, states, streams, parked = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
-local key, arg, foreign = 6, 37, 0
+local cuts, removed, unparked = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
+local key, arg, foreign = 6, 40, 0
 
 -- From here on nothing may fail.
 local pairs_of = {[5] = {}, [6] = {}}
@@ -75,8 +79,35 @@ for _ = 1, parked do
   redis.call('HSET', KEYS[4], ARGV[arg + 1], ARGV[arg + 2])
   arg = arg + 2
 end
-redis.call('HSET', KEYS[2], unpack(ARGV, 14, 37))
+for _ = 1, cuts do
+  key, arg = key + 1, arg + 1
+  local stream, seq = KEYS[key], ARGV[arg] .. '-0'
+  if redis.call('TYPE', stream).ok == 'stream' then
+    while true do
+      local above = redis.call('XREVRANGE', stream, '+', '(' .. seq, 'COUNT', 1000)
+      if #above == 0 then
+        break
+      end
+      for i, entry in ipairs(above) do
+        above[i] = entry[1]
+      end
+      redis.call('XDEL', stream, unpack(above))
+    end
+    -- A stream remembers its last id: without this, a lower one could not follow.
+    redis.call('XSETID', stream, seq)
+  end
+end
+for _ = 1, removed do
+  redis.call('DEL', KEYS[key + 1], KEYS[key + 2], KEYS[key + 3])
+  redis.call('ZREM', KEYS[tonumber(ARGV[arg + 1])], ARGV[arg + 2])
+  key, arg = key + 3, arg + 2
+end
+for _ = 1, unparked do
+  arg = arg + 1
+  redis.call('HDEL', KEYS[4], ARGV[arg])
+end
+redis.call('HSET', KEYS[2], unpack(ARGV, 17, 40))
 if ARGV[9] ~= '' then
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', unpack(ARGV, 14, 37))
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', unpack(ARGV, 17, 40))
 end
 return {'ok', foreign}

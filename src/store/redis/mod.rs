@@ -3,23 +3,27 @@
 //! Invariant: a script that was sent twice writes once. Scripts are called by hash and loaded when the server
 //! does not know them (restart, failover, SCRIPT FLUSH).
 
+mod commit;
 mod connect;
+mod history;
 mod keys;
 mod read;
 mod reply;
 mod script;
+mod survey;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::keys::document_key;
 use async_trait::async_trait;
 
-use self::connect::{BATCH_LANES, CONTROL_LANE, Connections};
+use self::connect::{BATCH_LANES, CONTROL_LANE, Connections, READ_LANE};
 use self::keys::Keys;
 use self::reply::Reply;
 use self::script::Call;
-use super::{Batch, ListQuery, Opened, Owner, Store, StoreError, Stored, StreamEntry};
-use crate::pure::checkpoint::{Checkpoint, FIELDS, Identity};
+use super::{Batch, ListQuery, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
+use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 
@@ -211,8 +215,55 @@ impl Store for RedisStore {
         read::checkpoint(&self.connections, partition, &self.keys(partition)).await
     }
 
-    async fn history(&self, partition: PartitionId, limit: usize) -> Result<Vec<Checkpoint>, StoreError> {
-        read::history(&self.connections, partition, &self.keys(partition), limit).await
+    async fn history(&self, partition: PartitionId, limit: usize) -> Result<Vec<Mark>, StoreError> {
+        history::history(&self.connections, &self.keys(partition), limit).await
+    }
+
+    async fn verify(&self, partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        let kept = self.settings.history_kept;
+        history::verify(&self.connections, &self.keys(partition), checkpoint, kept).await
+    }
+
+    async fn forget_marks(&self, partition: PartitionId, ids: &[String]) -> Result<(), StoreError> {
+        history::forget(&self.connections, &self.keys(partition), ids).await
+    }
+
+    async fn indexed(
+        &self,
+        partition: PartitionId,
+        kind: Kind,
+        from: NextOffset,
+        limit: usize,
+    ) -> Result<Vec<(Entity, Offset)>, StoreError> {
+        let index = self.keys(partition).index(kind);
+        survey::indexed(&self.connections, &index, (kind, from), limit).await
+    }
+
+    async fn peek(&self, partition: PartitionId, entities: &[Entity]) -> Result<Peeked, StoreError> {
+        let keys = self.keys(partition);
+        let mut call = Call::peek();
+        for key in [keys.checkpoint(), keys.index(Kind::Run), keys.index(Kind::Worker)] {
+            call.key(key);
+        }
+        for entity in entities {
+            call.key(keys.document(entity));
+            call.key(keys.state(entity));
+            call.argument(index_key(entity.kind(), 2));
+            call.argument(entity.id());
+        }
+        self.call(READ_LANE, partition, call).await?.peeked(partition, &keys)
+    }
+
+    async fn scan(&self, visit: &mut (dyn FnMut(PartitionId, Entity) + Send)) -> Result<(), StoreError> {
+        survey::scan(&self.connections, &self.settings.namespace, visit).await
+    }
+
+    fn in_namespace(&self, namespace: &str) -> Result<Arc<dyn Store>, StoreError> {
+        let settings = RedisSettings {
+            namespace: namespace.to_owned(),
+            ..self.settings.clone()
+        };
+        Ok(Arc::new(Self::new(settings)?))
     }
 
     async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError> {
@@ -248,74 +299,4 @@ impl Store for RedisStore {
         )
         .await
     }
-}
-
-impl RedisStore {
-    fn commit_call<'a>(&self, keys: &Keys, owner: &Owner, batch: &'a Batch) -> Call<'a> {
-        let mut call = Call::commit();
-        let indexes = [keys.index(Kind::Run), keys.index(Kind::Worker)];
-        for key in [keys.owner(), keys.checkpoint(), keys.checkpoints(), keys.parked()]
-            .into_iter()
-            .chain(indexes)
-        {
-            call.key(key);
-        }
-        call.argument(owner.0.as_str());
-        push_identity(&mut call, batch.expected.as_ref());
-        call.argument(self.settings.events_kept.to_string());
-        call.argument(self.settings.history_kept.to_string());
-        call.argument(if batch.mark { "1" } else { "" });
-        let streams = by_entity(batch);
-        let states = batch
-            .documents
-            .iter()
-            .filter(|document| document.state.is_some())
-            .count();
-        for number in [batch.documents.len(), states, streams.len(), batch.parked.len()] {
-            call.argument(number.to_string());
-        }
-        for (name, value) in FIELDS.iter().zip(batch.checkpoint.fields()) {
-            call.argument(*name);
-            call.argument(value);
-        }
-        for document in &batch.documents {
-            call.key(keys.document(&document.entity));
-            call.argument(index_key(document.entity.kind(), 5));
-            call.argument(document.entity.id());
-            call.argument(document.offset.to_string());
-            call.bytes(batch.text(&document.json));
-        }
-        for document in &batch.documents {
-            if let Some(state) = &document.state {
-                call.key(keys.state(&document.entity));
-                call.bytes(batch.text(state));
-            }
-        }
-        for events in streams {
-            call.key(keys.events(&batch.events[events[0]].entity));
-            call.argument(events.len().to_string());
-            for i in events {
-                call.argument(batch.events[i].seq.to_string());
-                call.bytes(batch.text(&batch.events[i].json));
-            }
-        }
-        for (entity, offset) in &batch.parked {
-            call.argument(entity.subject());
-            call.argument(offset.to_string());
-        }
-        call
-    }
-}
-
-/// Places of each entity's events, in order of `seq`.
-fn by_entity(batch: &Batch) -> Vec<Vec<usize>> {
-    let mut places: Vec<usize> = (0..batch.events.len()).collect();
-    places.sort_by(|a, b| {
-        let key = |i: usize| (batch.events[i].entity.subject(), batch.events[i].seq);
-        key(*a).cmp(&key(*b))
-    });
-    places
-        .chunk_by(|a, b| batch.events[*a].entity == batch.events[*b].entity)
-        .map(<[usize]>::to_vec)
-        .collect()
 }

@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Redis of this version and later has the script flags that a commit relies on.
 const VERSION_MIN: u32 = 7;
 
-fn command(words: &[&str]) -> Cmd {
+pub(super) fn command(words: &[&str]) -> Cmd {
     let mut command = Cmd::new();
     for word in words {
         command.arg(word);
@@ -41,17 +41,6 @@ pub(super) async fn checkpoint(
         _ => Vec::new(),
     };
     reply::checkpoint(partition, &key, &flat)
-}
-
-pub(super) async fn history(
-    connections: &Connections,
-    _partition: PartitionId,
-    keys: &Keys,
-    limit: usize,
-) -> Result<Vec<Checkpoint>, StoreError> {
-    let limit = limit.to_string();
-    let entries = command(&["XREVRANGE", &keys.checkpoints(), "+", "-", "COUNT", &limit]);
-    Ok(reply::marks(&connections.query(READ_LANE, &entries).await?))
 }
 
 pub(super) async fn owner(connections: &Connections, keys: &Keys) -> Result<Option<Owner>, StoreError> {
@@ -120,7 +109,7 @@ pub(super) async fn list(
 }
 
 /// Members and scores, in RESP2 (flat) or RESP3 (pairs).
-fn scored(value: &Value) -> Vec<(String, Offset)> {
+pub(super) fn scored(value: &Value) -> Vec<(String, Offset)> {
     let read = |member: &Value, score: &Value| {
         let score = match score {
             Value::Double(score) => *score,

@@ -3,10 +3,10 @@
 use redis::Value;
 
 use super::keys::Keys;
-use crate::pure::checkpoint::Checkpoint;
+use crate::pure::checkpoint::{Checkpoint, Mark};
 use crate::pure::entity::Entity;
 use crate::pure::place::{Offset, PartitionId};
-use crate::store::{StoreError, Stored};
+use crate::store::{Peeked, StoreError, Stored};
 
 /// A script's answer, its refusals taken out.
 pub(super) enum Reply {
@@ -67,7 +67,7 @@ impl Reply {
         self,
         partition: PartitionId,
         keys: &Keys,
-    ) -> Result<(Option<Checkpoint>, Vec<(Entity, Offset)>, Vec<Checkpoint>), StoreError> {
+    ) -> Result<(Option<Checkpoint>, Vec<(Entity, Offset)>, Vec<Mark>), StoreError> {
         let values = self.values();
         let [fields, parked_fields, marks_list] = values.as_slice() else {
             return Err(corrupt(partition, "a script's answer", format!("{values:?}")));
@@ -79,6 +79,22 @@ impl Reply {
     pub(super) fn checkpoint(self, partition: PartitionId, keys: &Keys) -> Result<Option<Checkpoint>, StoreError> {
         let values = self.values();
         checkpoint(partition, &keys.checkpoint(), values.first().map_or(&[], list))
+    }
+
+    pub(super) fn peeked(self, partition: PartitionId, keys: &Keys) -> Result<Peeked, StoreError> {
+        let mut values = self.values().into_iter();
+        let fields = values.next().unwrap_or(Value::Nil);
+        let entity = |value: Value| {
+            let Value::Array(parts) = value else { return None };
+            let [what, score] = <[Value; 2]>::try_from(parts).ok()?;
+            let offset = text(&score).and_then(|score| score.parse::<f64>().ok());
+            Some((stored(what)?, offset.map(|offset| Offset(offset as u64))))
+        };
+        let entities: Option<Vec<_>> = values.map(entity).collect();
+        Ok(Peeked {
+            checkpoint: checkpoint(partition, &keys.checkpoint(), list(&fields))?,
+            entities: entities.ok_or_else(|| corrupt(partition, "a script's answer", "not of its form".to_owned()))?,
+        })
     }
 
     pub(super) fn loaded(self, partition: PartitionId, expected: usize) -> Result<Vec<Stored>, StoreError> {
@@ -103,8 +119,8 @@ fn stored(value: Value) -> Option<Stored> {
             })
         }
         _ => match text(&parts.next()?)? {
-            "missing_document" => Some(Stored::Unreadable("missing_document")),
-            _ => Some(Stored::Unreadable("document_corrupt")),
+            "missing_document" => Some(Stored::Lost),
+            _ => Some(Stored::Unreadable("its key holds another type")),
         },
     }
 }
@@ -137,14 +153,20 @@ pub(super) fn checkpoint(
         .map_err(|field| corrupt(partition, key, format!("field `{field}` is missing or not of its form")))
 }
 
+/// The field of a mark that an audit found equal to the log.
+pub(super) const VERIFIED: &str = "verified";
+
 /// Entries of the history; one that cannot be read is passed over: it is only a place to go back to.
-pub(super) fn marks(value: &Value) -> Vec<Checkpoint> {
-    let entry = |entry: &Value| match entry {
-        Value::Array(parts) => {
-            let fields = parts.get(1).map_or(&[][..], list);
-            checkpoint(PartitionId(0), "checkpoints", fields).ok().flatten()
-        }
-        _ => None,
+pub(super) fn marks(value: &Value) -> Vec<Mark> {
+    let entry = |entry: &Value| {
+        let [id, fields] = list(entry) else { return None };
+        let fields = list(fields);
+        let verified = fields.chunks_exact(2).any(|pair| text(&pair[0]) == Some(VERIFIED));
+        Some(Mark {
+            id: text(id)?.to_owned(),
+            checkpoint: checkpoint(PartitionId(0), "checkpoints", fields).ok().flatten()?,
+            verified,
+        })
     };
     list(value).iter().filter_map(entry).collect()
 }

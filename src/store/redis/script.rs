@@ -24,6 +24,7 @@ impl Text {
 static COMMIT: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("commit.lua")));
 static LOAD: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("load.lua")));
 static OPEN: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("open.lua")));
+static PEEK: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("peek.lua")));
 static RENEW: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("renew.lua")));
 static RELEASE: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("release.lua")));
 
@@ -49,6 +50,10 @@ impl<'a> Call<'a> {
 
     pub(super) fn load() -> Self {
         Self::new(&LOAD)
+    }
+
+    pub(super) fn peek() -> Self {
+        Self::new(&PEEK)
     }
 
     pub(super) fn open() -> Self {

@@ -46,7 +46,7 @@ impl StoreState {
                 json: json.clone(),
                 state: state.clone(),
             },
-            None if self.index.contains_key(entity) => Stored::Unreadable("missing_document"),
+            None if self.index.contains_key(entity) => Stored::Lost,
             None => Stored::Absent,
         }
     }

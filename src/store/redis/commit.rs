@@ -1,0 +1,95 @@
+//! A batch as the keys and arguments of `commit.lua`.
+
+use super::keys::Keys;
+use super::script::Call;
+use super::{RedisStore, index_key, push_identity};
+use crate::pure::checkpoint::FIELDS;
+use crate::pure::entity::Kind;
+use crate::store::{Batch, Owner};
+
+impl RedisStore {
+    pub(super) fn commit_call<'a>(&self, keys: &Keys, owner: &Owner, batch: &'a Batch) -> Call<'a> {
+        let mut call = Call::commit();
+        let indexes = [keys.index(Kind::Run), keys.index(Kind::Worker)];
+        for key in [keys.owner(), keys.checkpoint(), keys.checkpoints(), keys.parked()]
+            .into_iter()
+            .chain(indexes)
+        {
+            call.key(key);
+        }
+        call.argument(owner.0.as_str());
+        push_identity(&mut call, batch.expected.as_ref());
+        call.argument(self.settings.events_kept.to_string());
+        call.argument(self.settings.history_kept.to_string());
+        call.argument(if batch.mark { "1" } else { "" });
+        let streams = by_entity(batch);
+        let states = batch
+            .documents
+            .iter()
+            .filter(|document| document.state.is_some())
+            .count();
+        for number in [batch.documents.len(), states, streams.len(), batch.parked.len()] {
+            call.argument(number.to_string());
+        }
+        for number in [batch.cut.len(), batch.removed.len(), batch.unparked.len()] {
+            call.argument(number.to_string());
+        }
+        for (name, value) in FIELDS.iter().zip(batch.checkpoint.fields()) {
+            call.argument(*name);
+            call.argument(value);
+        }
+        for document in &batch.documents {
+            call.key(keys.document(&document.entity));
+            call.argument(index_key(document.entity.kind(), 5));
+            call.argument(document.entity.id());
+            call.argument(document.offset.to_string());
+            call.bytes(batch.text(&document.json));
+        }
+        for document in &batch.documents {
+            if let Some(state) = &document.state {
+                call.key(keys.state(&document.entity));
+                call.bytes(batch.text(state));
+            }
+        }
+        for events in streams {
+            call.key(keys.events(&batch.events[events[0]].entity));
+            call.argument(events.len().to_string());
+            for i in events {
+                call.argument(batch.events[i].seq.to_string());
+                call.bytes(batch.text(&batch.events[i].json));
+            }
+        }
+        for (entity, offset) in &batch.parked {
+            call.argument(entity.subject());
+            call.argument(offset.to_string());
+        }
+        for (entity, seq) in &batch.cut {
+            call.key(keys.events(entity));
+            call.argument(seq.to_string());
+        }
+        for entity in &batch.removed {
+            [keys.document(entity), keys.state(entity), keys.events(entity)]
+                .into_iter()
+                .for_each(|key| call.key(key));
+            call.argument(index_key(entity.kind(), 5));
+            call.argument(entity.id());
+        }
+        for entity in &batch.unparked {
+            call.argument(entity.subject());
+        }
+        call
+    }
+}
+
+/// Places of each entity's events, in order of `seq`.
+fn by_entity(batch: &Batch) -> Vec<Vec<usize>> {
+    let mut places: Vec<usize> = (0..batch.events.len()).collect();
+    places.sort_by(|a, b| {
+        let key = |i: usize| (batch.events[i].entity.subject(), batch.events[i].seq);
+        key(*a).cmp(&key(*b))
+    });
+    places
+        .chunk_by(|a, b| batch.events[*a].entity == batch.events[*b].entity)
+        .map(<[usize]>::to_vec)
+        .collect()
+}

@@ -1,0 +1,39 @@
+//! The history of a partition's checkpoints: a stream of marks.
+
+use super::connect::{CONTROL_LANE, Connections, READ_LANE};
+use super::keys::Keys;
+use super::read::command;
+use super::reply;
+use crate::pure::checkpoint::{Checkpoint, FIELDS, Mark};
+use crate::store::StoreError;
+
+pub(super) async fn history(connections: &Connections, keys: &Keys, limit: usize) -> Result<Vec<Mark>, StoreError> {
+    let limit = limit.to_string();
+    let entries = command(&["XREVRANGE", &keys.checkpoints(), "+", "-", "COUNT", &limit]);
+    Ok(reply::marks(&connections.query(READ_LANE, &entries).await?))
+}
+
+/// Appends a mark that an audit vouches for.
+pub(super) async fn verify(
+    connections: &Connections,
+    keys: &Keys,
+    checkpoint: &Checkpoint,
+    kept: usize,
+) -> Result<(), StoreError> {
+    let mut add = command(&["XADD", &keys.checkpoints(), "MAXLEN", "~", &kept.to_string(), "*"]);
+    for (name, value) in FIELDS.iter().zip(checkpoint.fields()) {
+        add.arg(name).arg(value);
+    }
+    add.arg(reply::VERIFIED).arg("1");
+    connections.query(CONTROL_LANE, &add).await.map(|_| ())
+}
+
+/// Takes marks out.
+pub(super) async fn forget(connections: &Connections, keys: &Keys, ids: &[String]) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut delete = command(&["XDEL", &keys.checkpoints()]);
+    delete.arg(ids);
+    connections.query(CONTROL_LANE, &delete).await.map(|_| ())
+}

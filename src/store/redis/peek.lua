@@ -1,0 +1,24 @@
+#!lua flags=no-writes
+-- Reads documents and their places in the index with the checkpoint, all of one instant, whatever it is.
+-- KEYS: checkpoint, index of runs, index of workers, then per entity: document, state.
+-- ARGV: per entity: index (2 or 3), id.
+-- Reply: {'ok', checkpoint's fields, then per entity {what, offset or ''}}, where what is as in load.lua.
+local reply, arg = {'ok', redis.call('HGETALL', KEYS[1])}, 0
+for key = 4, #KEYS, 2 do
+  local score = redis.call('ZSCORE', KEYS[tonumber(ARGV[arg + 1])], ARGV[arg + 2])
+  local json, what = redis.pcall('GET', KEYS[key]), {0}
+  if type(json) == 'table' then
+    what = {2, 'document_corrupt'}
+  elseif json then
+    local state = redis.pcall('GET', KEYS[key + 1])
+    if type(state) == 'table' then
+      state = 'of another type'
+    end
+    what = {1, json, state}
+  elseif score then
+    what = {2, 'missing_document'}
+  end
+  reply[#reply + 1] = {what, score or ''}
+  arg = arg + 2
+end
+return reply
