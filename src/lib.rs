@@ -3,6 +3,7 @@
 //! - [`pure`]: events, acceptance, folds, checkpoints, recovery, the partition machine. No IO.
 //! - [`log`] and [`store`]: the two seams, with Kafka, Redis and the embedded default behind them.
 //! - `disk`: the directory of the embedded default: lock, database, synced batches.
+//! - [`repair`]: rewind, audit, snapshots.
 //! - [`projector`]: drives one partition machine per assigned partition.
 //! - [`access`]: what commands and HTTP do alike. [`serve`], [`cli`]: what people and programs call.
 //! - [`telemetry`]: instruments and logs. [`config`]: settings, read once.
@@ -14,6 +15,7 @@ mod disk;
 pub mod log;
 pub mod projector;
 pub mod pure;
+pub mod repair;
 pub mod serve;
 pub mod store;
 pub mod telemetry;

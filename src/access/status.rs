@@ -6,10 +6,11 @@ use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::{Access, AccessError};
-use crate::projector::{PartitionStatus, compare, last_record_of};
+use crate::projector::PartitionStatus;
 use crate::pure::checkpoint::{Checkpoint, Mark};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::pure::recovery::{self, LastRecord, Step};
+use crate::repair::{compare, last_record_of};
 use crate::store::{self, StoreError};
 
 /// One partition.
@@ -210,7 +211,7 @@ impl Access {
         };
         let survey = compare(&*self.log, partition, opened).await?;
         let (step, called) = recovery::decide(&survey);
-        let held = matches!(step, Step::Hold | Step::RewindTo(_));
+        let held = matches!(step, Step::Hold);
         if owner.is_some() {
             row.state = String::from(if held { "held" } else { "running" });
         }

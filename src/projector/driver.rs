@@ -185,6 +185,7 @@ impl Driver {
                 self.shared.metrics.drift(reason);
                 error!(%partition, %entity, reason, detail, "document cannot be read; its events wait for a repair");
             }
+            Action::Rewound(rewound) => info!(%partition, ?rewound, "documents put back"),
             Action::Visible(visible) => self.visible(&visible),
             Action::Release => return Flow::Released,
         }
@@ -222,7 +223,7 @@ impl Driver {
         if let Some(reason) = reason {
             self.shared.metrics.drift(reason);
         }
-        let held = matches!(step, Step::Hold | Step::RewindTo(_));
+        let held = matches!(step, Step::Hold);
         self.shared.metrics.held(partition, held.then_some(recovery));
         match (held, reason) {
             (true, _) => error!(%partition, recovery, detail, "held: nothing is written until a person acts"),
@@ -273,6 +274,7 @@ fn name(effect: &Effect) -> &'static str {
         Effect::AppendDeadLetters { .. } => "append dead letters",
         Effect::Commit(_) => "commit",
         Effect::Renew => "renew",
+        Effect::Rewind { .. } => "rewind",
     }
 }
 

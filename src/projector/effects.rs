@@ -4,16 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::{Log, LogError, NewRecord, Role};
-use crate::pure::checkpoint::Checkpoint;
+use crate::log::{Log, NewRecord, Role};
 use crate::pure::partition::{DeadLetter, Effect, Failure, Outcome};
-use crate::pure::place::{NextOffset, PartitionId};
+use crate::pure::place::PartitionId;
 use crate::pure::record::RecordBatch;
-use crate::pure::recovery::{LastRecord, Survey};
-use crate::store::{Opened, Owner, Store, StoreError};
-
-/// The most marks compared with the log when the newest does not hold.
-const MARKS_COMPARED_MAX: usize = 1000;
+use crate::pure::recovery::Survey;
+use crate::repair::compare;
+use crate::store::{Owner, Store, StoreError};
 
 /// Whose effects, and where they go.
 #[derive(Clone)]
@@ -46,6 +43,7 @@ impl Doer {
                 let committed = self.store.commit(self.partition, &self.owner, batch).await;
                 committed.map(|()| Outcome::Committed).map_err(failure)
             }
+            Effect::Rewind { .. } => Err(Failure::Away("the rewind is not built yet".to_owned())),
             Effect::Renew => {
                 let renewed = self.store.renew(self.partition, &self.owner, self.lease).await;
                 renewed.map(Outcome::Renewed).map_err(failure)
@@ -102,71 +100,6 @@ impl Doer {
             headers,
         }
     }
-}
-
-/// What the log says of what the store has: all that the recovery table asks for.
-///
-/// # Errors
-/// The log does not answer.
-pub async fn compare(log: &dyn Log, partition: PartitionId, opened: Opened) -> Result<Survey, LogError> {
-    let topic = log.topic().await?;
-    let bounds = log.bounds(partition).await?;
-    let group = log.group_offset(partition).await?;
-    let last_record = match &opened.checkpoint {
-        Some(checkpoint) => last_record_of(log, partition, checkpoint, (bounds.first, bounds.end)).await?,
-        None => LastRecord::Gone,
-    };
-    let ahead = opened
-        .checkpoint
-        .as_ref()
-        .is_some_and(|checkpoint| checkpoint.next > bounds.end);
-    let mut good_mark = None;
-    if ahead || last_record == LastRecord::Differs {
-        for mark in opened
-            .marks
-            .iter()
-            .map(|mark| &mark.checkpoint)
-            .filter(|mark| mark.next <= bounds.end)
-            .take(MARKS_COMPARED_MAX)
-        {
-            if last_record_of(log, partition, mark, (bounds.first, bounds.end)).await? == LastRecord::Matches {
-                good_mark = Some(Box::new(mark.clone()));
-                break;
-            }
-        }
-    }
-    Ok(Survey {
-        last_record,
-        group,
-        first: bounds.first,
-        end: bounds.end,
-        topic_id: topic.id,
-        partitions: topic.partitions,
-        namespace_partitions: opened.namespace_partitions,
-        good_mark,
-        parked: opened.parked,
-        checkpoint: opened.checkpoint,
-    })
-}
-
-/// Whether the last record that a mark names is still that very record, in a log of these bounds.
-///
-/// # Errors
-/// The log does not answer.
-pub async fn last_record_of(
-    log: &dyn Log,
-    partition: PartitionId,
-    mark: &Checkpoint,
-    (first, end): (NextOffset, NextOffset),
-) -> Result<LastRecord, LogError> {
-    let Some(named) = mark.last_record else {
-        return Ok(LastRecord::Gone);
-    };
-    if first.is_past(named.offset) || !end.is_past(named.offset) {
-        return Ok(LastRecord::Gone);
-    }
-    let in_log = log.record_at(partition, named.offset).await?;
-    Ok(LastRecord::compare(Some(named), in_log))
 }
 
 fn failure(error: StoreError) -> Failure {

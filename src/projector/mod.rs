@@ -20,7 +20,6 @@ use tracing::{error, info, warn};
 
 pub use self::board::{PartitionStatus, StatusBoard};
 pub use self::driver::now_ms;
-pub use self::effects::{compare, last_record_of};
 
 use self::driver::{Control, Driver, Shared};
 use self::effects::Doer;

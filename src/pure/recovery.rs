@@ -161,9 +161,8 @@ pub fn decide(found: &Survey) -> (Step, Called) {
     if checkpoint.partitions != found.partitions {
         return (Step::Hold, Called::PartitionsChanged);
     }
-    let intent = match Intent::parse(&checkpoint.intent) {
-        Ok(intent) => intent,
-        Err(_) => return (Step::Hold, Called::CheckpointCorrupt),
+    let Ok(intent) = Intent::parse(&checkpoint.intent) else {
+        return (Step::Hold, Called::CheckpointCorrupt);
     };
     if intent.as_ref().is_some_and(Intent::is_under_way) {
         return (Step::Finish, Called::RewindResumed);
@@ -319,7 +318,10 @@ mod tests {
         };
         let rewind = "rewind 30 - 0 1 1 0 0 t";
         assert_eq!(with(rewind, LastRecord::Matches), (Step::Finish, Called::RewindResumed));
-        assert_eq!(with("restore t", LastRecord::Differs), (Step::Finish, Called::RewindResumed));
+        assert_eq!(
+            with("restore t", LastRecord::Differs),
+            (Step::Finish, Called::RewindResumed)
+        );
         let start = Step::StartAt(NextOffset(40));
         assert_eq!(with("rewound 45 t", LastRecord::Matches), (start, Called::Replayed));
         let cut = with("rewound 45 t", LastRecord::Differs);

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use self::running::Running;
 pub use self::words::{
-    Action, DeadLetter, Effect, Failure, Input, Outcome, Remembered, Rewound, Setup, State, Streams, TIMESTAMPS_MAX, View,
-    Visible,
+    Action, DeadLetter, Effect, Failure, Input, Outcome, Remembered, Rewound, Setup, State, Streams, TIMESTAMPS_MAX,
+    View, Visible,
 };
 use super::cache::{Cache, Coverage};
 use super::checkpoint::{Checkpoint, Identity};

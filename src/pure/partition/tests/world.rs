@@ -176,7 +176,7 @@ impl World {
                 Action::Read(from) => self.place = Some(from),
                 Action::Recovered { called, .. } => self.named.push(called),
                 Action::Drifted { entity, reason, .. } => self.drifted.push((entity, reason)),
-                Action::Visible(_) => {}
+                Action::Visible(_) | Action::Rewound(_) => {}
                 Action::Release => self.released = true,
             }
         }
@@ -254,6 +254,7 @@ impl World {
                 Ok(()) => Outcome::Committed,
                 Err(failure) => Outcome::Failed(effect.clone(), failure),
             },
+            Effect::Rewind { .. } => panic!("no mark is ever good here"),
             Effect::Renew => Outcome::Renewed(self.store.checkpoint.clone()),
         }
     }

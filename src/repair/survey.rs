@@ -1,0 +1,76 @@
+//! What log and store say of each other. In: what the store has of a partition. Out: all that the recovery table asks.
+//! Invariant: it only looks.
+
+use crate::log::{Log, LogError};
+use crate::pure::checkpoint::Checkpoint;
+use crate::pure::place::{NextOffset, PartitionId};
+use crate::pure::recovery::{LastRecord, Survey};
+use crate::store::Opened;
+
+/// The most marks compared with the log when the newest does not hold.
+const MARKS_COMPARED_MAX: usize = 1000;
+
+/// What the log says of what the store has: all that the recovery table asks for.
+///
+/// # Errors
+/// The log does not answer.
+pub async fn compare(log: &dyn Log, partition: PartitionId, opened: Opened) -> Result<Survey, LogError> {
+    let topic = log.topic().await?;
+    let bounds = log.bounds(partition).await?;
+    let group = log.group_offset(partition).await?;
+    let last_record = match &opened.checkpoint {
+        Some(checkpoint) => last_record_of(log, partition, checkpoint, (bounds.first, bounds.end)).await?,
+        None => LastRecord::Gone,
+    };
+    let ahead = opened
+        .checkpoint
+        .as_ref()
+        .is_some_and(|checkpoint| checkpoint.next > bounds.end);
+    let mut good_mark = None;
+    if ahead || last_record == LastRecord::Differs {
+        for mark in opened
+            .marks
+            .iter()
+            .map(|mark| &mark.checkpoint)
+            .filter(|mark| mark.next <= bounds.end)
+            .take(MARKS_COMPARED_MAX)
+        {
+            if last_record_of(log, partition, mark, (bounds.first, bounds.end)).await? == LastRecord::Matches {
+                good_mark = Some(Box::new(mark.clone()));
+                break;
+            }
+        }
+    }
+    Ok(Survey {
+        last_record,
+        group,
+        first: bounds.first,
+        end: bounds.end,
+        topic_id: topic.id,
+        partitions: topic.partitions,
+        namespace_partitions: opened.namespace_partitions,
+        good_mark,
+        parked: opened.parked,
+        checkpoint: opened.checkpoint,
+    })
+}
+
+/// Whether the last record that a mark names is still that very record, in a log of these bounds.
+///
+/// # Errors
+/// The log does not answer.
+pub async fn last_record_of(
+    log: &dyn Log,
+    partition: PartitionId,
+    mark: &Checkpoint,
+    (first, end): (NextOffset, NextOffset),
+) -> Result<LastRecord, LogError> {
+    let Some(named) = mark.last_record else {
+        return Ok(LastRecord::Gone);
+    };
+    if first.is_past(named.offset) || !end.is_past(named.offset) {
+        return Ok(LastRecord::Gone);
+    }
+    let in_log = log.record_at(partition, named.offset).await?;
+    Ok(LastRecord::compare(Some(named), in_log))
+}
