@@ -115,7 +115,7 @@ impl Driver {
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             },
             told = control.recv() => match told {
-                Some(Control::Compare(why)) => Some(Input::ReaderStopped(why)),
+                Some(Control::Compare(why)) => Some(Input::LogChanged(why)),
                 Some(Control::CacheBytes(bytes)) => {
                     self.cache_bytes = bytes;
                     None

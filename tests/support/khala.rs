@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::guarded::{Guarded, free_port};
 use super::wait::{eventually, seconds};
 
+/// Lines of a process' log that a failed test shows.
+const SHOWN_MAX: usize = 80;
+
 /// Where a khala works.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -77,7 +80,7 @@ impl Khala {
         eventually(&format!("{} is ready", self.name), seconds(30), || {
             match self.get("/readyz") {
                 Ok((200, _)) => Ok(()),
-                other => Err((other, tail(&self.process.stderr()))),
+                other => Err((other, tail(&self.process.stderr(), 12))),
             }
         });
     }
@@ -140,7 +143,7 @@ impl Khala {
             if named.iter().any(|seen| seen == name) {
                 return Ok(());
             }
-            Err((named, tail(&self.process.stderr())))
+            Err((named, tail(&self.process.stderr(), 12)))
         });
     }
 
@@ -155,7 +158,7 @@ impl Khala {
             if reasons.iter().any(|seen| seen == reason) {
                 return Ok(());
             }
-            Err((reasons, tail(&self.process.stderr())))
+            Err((reasons, tail(&self.process.stderr(), 12)))
         });
     }
 
@@ -181,9 +184,19 @@ impl Khala {
     pub fn term(mut self) -> Option<i32> {
         self.process.signal("TERM");
         eventually(&format!("{} ends after SIGTERM", self.name), seconds(20), || {
-            self.process.ended().ok_or_else(|| tail(&self.process.stderr()))
+            self.process.ended().ok_or_else(|| tail(&self.process.stderr(), 12))
         })
         .code()
+    }
+}
+
+impl Drop for Khala {
+    /// A failed test shows what the process said.
+    #[expect(clippy::print_stdout, reason = "the test harness keeps it, and shows it when the test fails")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{} said at last:\n{}", self.name, tail(&self.process.stderr(), SHOWN_MAX));
+        }
     }
 }
 
@@ -222,9 +235,9 @@ fn envs() -> Vec<(String, String)> {
     .to_vec()
 }
 
-fn tail(text: &str) -> String {
+fn tail(text: &str, lines_max: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(12)..].join("\n")
+    lines[lines.len().saturating_sub(lines_max)..].join("\n")
 }
 
 /// `name{a="b",…} value`, as the Prometheus text format has it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka_sys as sys;
 use tokio::sync::Notify;
 
@@ -166,24 +166,37 @@ impl Drop for PartitionQueue {
     }
 }
 
-/// The topic's id (KIP-516); `None` where the broker does not tell in time.
-pub(super) fn topic_id(client: *mut sys::RDKafka, topic: &str, timeout: Duration) -> Option<String> {
-    let name = CString::new(topic).ok()?;
+/// The topic's id (KIP-516); `None` where the broker knows none.
+pub(super) fn topic_id(client: *mut sys::RDKafka, topic: &str, timeout: Duration) -> KafkaResult<Option<String>> {
+    let failed = |code: RDKafkaErrorCode| Err(KafkaError::MetadataFetch(code));
+    let Ok(name) = CString::new(topic) else {
+        return failed(RDKafkaErrorCode::InvalidTopic);
+    };
     let mut names = [name.as_ptr()];
     // SAFETY: each object is made, used and destroyed here, in the order of librdkafka's `describe_topics` example;
     // what is read belongs to `event` and is copied before it is destroyed.
     unsafe {
-        let queue = NonNull::new(sys::rd_kafka_queue_new(client))?;
+        let Some(queue) = NonNull::new(sys::rd_kafka_queue_new(client)) else {
+            return failed(RDKafkaErrorCode::CriticalSystemResource);
+        };
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
         sys::rd_kafka_DescribeTopics(client, topics, std::ptr::null(), queue.as_ptr());
         let event = sys::rd_kafka_queue_poll(queue.as_ptr(), timeout.as_millis() as i32);
-        let id = if event.is_null() { None } else { described_id(event) };
+        let answer = if event.is_null() {
+            failed(RDKafkaErrorCode::OperationTimedOut)
+        } else {
+            match sys::rd_kafka_event_error(event).into() {
+                RDKafkaErrorCode::NoError => Ok(described_id(event)),
+                RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion => Ok(None),
+                code => failed(code),
+            }
+        };
         if !event.is_null() {
             sys::rd_kafka_event_destroy(event);
         }
         sys::rd_kafka_TopicCollection_destroy(topics);
         sys::rd_kafka_queue_destroy(queue.as_ptr());
-        id
+        answer
     }
 }
 

@@ -1,48 +1,103 @@
-//! Single records by their offset.
+//! Single records by their offset, with a client of their own: one question at a time.
+//! Invariant: what happens to the client's connections is no answer; only the partition's own queue is listened to.
 
-use std::time::Instant;
+use std::sync::Arc;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::Message;
 
-use super::CALL_PATIENCE;
-use super::reader::place;
+use super::errors::explain;
+use super::ffi::{Message, PartitionQueue};
+use super::properties::Client;
+use super::reader::{Fetcher, place};
+use super::{CALL_PATIENCE, KafkaLog};
+use crate::log::LogError;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::pure::record::{RecordBatch, RecordIdentity};
 
-/// The record at that very offset; `None` if the next one there is stands further on.
-pub(super) fn record_at<C: rdkafka::consumer::ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    topic: &str,
+impl KafkaLog {
+    /// The record at that very offset; `None` if the next one there is stands further on.
+    pub(super) async fn look_up(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Result<Option<RecordIdentity>, LogError> {
+        let mut looker = self.looker.lock().await;
+        let fetcher = match &*looker {
+            Some(fetcher) => fetcher,
+            None => looker.insert(self.new_fetcher(Client::Look)?),
+        };
+        let topic = &self.settings.topic;
+        let question = Question::ask(fetcher, topic, partition, offset);
+        let answer = match &question {
+            Ok(question) => question.answer().await,
+            Err(error) => Err(error.clone()),
+        };
+        answer.map_err(|error| {
+            let what = format!("topic {topic}, partition {partition}, offset {offset}");
+            explain(&self.settings.bootstrap, &what, &error)
+        })
+    }
+}
+
+/// A partition that is read for one record. Dropping it ends that.
+struct Question<'a> {
+    queue: PartitionQueue,
+    fetcher: &'a Fetcher,
+    topic: &'a str,
     partition: PartitionId,
     offset: Offset,
-) -> KafkaResult<Option<RecordIdentity>> {
-    consumer.assign(&place(topic, partition.0 as i32, NextOffset(offset.0))?)?;
-    let until = Instant::now() + CALL_PATIENCE;
-    while let Some(left) = until.checked_duration_since(Instant::now()) {
-        match consumer.poll(left) {
-            None => {}
-            Some(Ok(message)) => {
-                let ours = message.partition() == partition.0 as i32 && message.offset() >= offset.0 as i64;
-                if !ours {
-                    continue; // of the question before
-                }
-                if message.offset() != offset.0 as i64 {
-                    return Ok(None);
-                }
-                let mut batch = RecordBatch::default();
-                let timestamp_ms = message.timestamp().to_millis().unwrap_or(-1);
-                batch.push(offset, timestamp_ms, message.key(), message.payload());
-                return Ok(Some(batch.get(0).identity()));
+}
+
+impl<'a> Question<'a> {
+    fn ask(fetcher: &'a Arc<Fetcher>, topic: &'a str, partition: PartitionId, offset: Offset) -> KafkaResult<Self> {
+        let queue = PartitionQueue::split(&fetcher.consumer, topic, partition.0 as i32)
+            .ok_or(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownPartition))?;
+        let from = NextOffset(offset.0);
+        fetcher
+            .consumer
+            .incremental_assign(&place(topic, partition.0 as i32, from)?)?;
+        Ok(Self {
+            queue,
+            fetcher,
+            topic,
+            partition,
+            offset,
+        })
+    }
+
+    async fn answer(&self) -> KafkaResult<Option<RecordIdentity>> {
+        let first = async {
+            let mut taken: Vec<Message> = Vec::new();
+            while self.queue.take(1, &mut taken) == 0 {
+                self.queue.filled().await;
             }
-            Some(Err(KafkaError::PartitionEOF(eof))) if eof == partition.0 as i32 => return Ok(None),
-            Some(Err(KafkaError::PartitionEOF(_))) => {}
-            Some(Err(error)) => match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) => return Ok(None),
-                _ => return Err(error),
-            },
+            taken.pop()
+        };
+        let Ok(Some(message)) = tokio::time::timeout(CALL_PATIENCE, first).await else {
+            return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+        };
+        match message.event() {
+            None => {}
+            Some(
+                RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset,
+            ) => return Ok(None),
+            Some(event) => return Err(KafkaError::MessageConsumption(event)),
+        }
+        if message.offset() != Some(self.offset) {
+            return Ok(None);
+        }
+        let mut batch = RecordBatch::default();
+        message.copy_into(self.offset, &mut batch);
+        Ok(Some(batch.get(0).identity()))
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        let place = place(self.topic, self.partition.0 as i32, NextOffset(self.offset.0));
+        if let Err(error) = place.and_then(|place| self.fetcher.consumer.incremental_unassign(&place)) {
+            tracing::debug!(%error, partition = %self.partition, "not unassigned");
         }
     }
-    Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
 }

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::KafkaResult;
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{FutureProducer, Producer};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
@@ -63,18 +63,16 @@ pub struct KafkaSettings {
     pub properties: BTreeMap<String, String>,
 }
 
-/// The clients that only ask; made when first needed.
-struct Asking {
-    consumer: BaseConsumer<QuietContext>,
-    /// Reads single records; one question at a time.
-    spare: Mutex<BaseConsumer<QuietContext>>,
-}
+/// The client that only asks.
+type Asking = Arc<BaseConsumer<QuietContext>>;
 
 /// A log in Kafka.
 pub struct KafkaLog {
     settings: KafkaSettings,
-    asking: Arc<OnceLock<Asking>>,
+    asking: OnceLock<Asking>,
     fetcher: OnceLock<Arc<Fetcher>>,
+    /// Reads single records, once one was asked for.
+    looker: tokio::sync::Mutex<Option<Arc<Fetcher>>>,
     producer: OnceLock<FutureProducer<QuietContext>>,
     member: Current,
     partitions: Mutex<Option<(u32, Instant)>>,
@@ -89,8 +87,9 @@ impl KafkaLog {
         properties::check(&settings.properties)?;
         let log = Self {
             settings,
-            asking: Arc::default(),
+            asking: OnceLock::new(),
             fetcher: OnceLock::new(),
+            looker: tokio::sync::Mutex::default(),
             producer: OnceLock::new(),
             member: Current::default(),
             partitions: Mutex::default(),
@@ -118,11 +117,9 @@ impl KafkaLog {
             return Ok(asking);
         }
         let make = |config: &ClientConfig| config.create_with_context(QuietContext);
-        let (consumer, spare) = (self.client(Client::Fetch, make)?, self.client(Client::Fetch, make)?);
-        Ok(self.asking.get_or_init(|| Asking {
-            consumer,
-            spare: Mutex::new(spare),
-        }))
+        let asking = Arc::new(self.client(Client::Fetch, make)?);
+        serve_events(&asking)?;
+        Ok(self.asking.get_or_init(|| asking))
     }
 
     /// Asks on a thread that may wait.
@@ -131,13 +128,8 @@ impl KafkaLog {
         what: String,
         question: impl FnOnce(&Asking) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T, LogError> {
-        self.asking()?;
-        let asking = Arc::clone(&self.asking);
-        let answer = tokio::task::spawn_blocking(move || match asking.get() {
-            Some(asking) => question(asking),
-            None => Err(KafkaError::Canceled),
-        });
-        match answer.await {
+        let asking = Arc::clone(self.asking()?);
+        match tokio::task::spawn_blocking(move || question(&asking)).await {
             Ok(answer) => answer.map_err(|error| explain(&self.settings.bootstrap, &what, &error)),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
@@ -146,7 +138,7 @@ impl KafkaLog {
     async fn metadata(&self, topic: String) -> Result<Metadata, LogError> {
         let what = format!("topic {topic}");
         self.ask(what, move |asking| {
-            asking.consumer.fetch_metadata(Some(&topic), CALL_PATIENCE)
+            asking.fetch_metadata(Some(&topic), CALL_PATIENCE)
         })
         .await
     }
@@ -155,22 +147,14 @@ impl KafkaLog {
         if let Some(fetcher) = self.fetcher.get() {
             return Ok(Arc::clone(fetcher));
         }
-        let fetcher = self.new_fetcher()?;
+        let fetcher = self.new_fetcher(Client::Fetch)?;
         Ok(Arc::clone(self.fetcher.get_or_init(|| fetcher)))
     }
 
-    /// A client that fetches, with a thread that serves its events for as long as anybody reads with it.
-    fn new_fetcher(&self) -> Result<Arc<Fetcher>, LogError> {
+    fn new_fetcher(&self, client: Client) -> Result<Arc<Fetcher>, LogError> {
         let make = |config: &ClientConfig| config.create_with_context(FetchContext::default());
-        let fetcher = Fetcher::new(self.client(Client::Fetch, make)?);
-        let weak = Arc::downgrade(&fetcher);
-        let serve = move || {
-            while let Some(fetcher) = weak.upgrade() {
-                let _ = fetcher.consumer.poll(CALL_PATIENCE / 50);
-            }
-        };
-        let started = std::thread::Builder::new().name("khala-fetch".to_owned()).spawn(serve);
-        started.map_err(|error| LogError::Refused(format!("no thread can be started: {error}")))?;
+        let fetcher = Fetcher::new(self.client(client, make)?);
+        serve_events(&fetcher.consumer)?;
         Ok(fetcher)
     }
 
@@ -207,6 +191,19 @@ impl KafkaLog {
     }
 }
 
+/// A thread that takes a client's events (errors, logs) for as long as anybody has the client: they would pile up.
+fn serve_events<C: ConsumerContext + 'static>(client: &Arc<BaseConsumer<C>>) -> Result<(), LogError> {
+    let weak = Arc::downgrade(client);
+    let serve = move || {
+        while let Some(client) = weak.upgrade() {
+            let _ = client.poll(CALL_PATIENCE / 50);
+        }
+    };
+    let started = std::thread::Builder::new().name("khala-kafka".to_owned()).spawn(serve);
+    started.map_err(|error| LogError::Refused(format!("no thread can be started: {error}")))?;
+    Ok(())
+}
+
 #[async_trait]
 impl Log for KafkaLog {
     async fn prepare(&self) -> Result<Vec<String>, LogError> {
@@ -219,11 +216,7 @@ impl Log for KafkaLog {
         let partitions = self.count(&metadata, Role::Events)?;
         let asked = name.clone();
         let id = self.ask(format!("topic {name}"), move |asking| {
-            Ok(ffi::topic_id(
-                asking.consumer.client().native_ptr(),
-                &asked,
-                CALL_PATIENCE,
-            ))
+            ffi::topic_id(asking.client().native_ptr(), &asked, CALL_PATIENCE)
         });
         Ok(Topic {
             name,
@@ -237,15 +230,7 @@ impl Log for KafkaLog {
     }
 
     async fn record_at(&self, partition: PartitionId, offset: Offset) -> Result<Option<RecordIdentity>, LogError> {
-        let topic = self.settings.topic.clone();
-        let what = format!("topic {topic}, partition {partition}, offset {offset}");
-        self.ask(what, move |asking| {
-            let spare = asking.spare.lock().unwrap_or_else(PoisonError::into_inner);
-            let found = lookup::record_at(&spare, &topic, partition, offset);
-            let _ = spare.unassign();
-            found
-        })
-        .await
+        self.look_up(partition, offset).await
     }
 
     async fn reader(&self, role: Role, partition: PartitionId, from: NextOffset) -> Result<Box<dyn Reader>, LogError> {
@@ -255,7 +240,7 @@ impl Log for KafkaLog {
         {
             return Ok(Box::new(reader));
         }
-        let own = self.new_fetcher()?;
+        let own = self.new_fetcher(Client::Fetch)?;
         match KafkaReader::open(&own, address, &topic, partition, from)? {
             Some(reader) => Ok(Box::new(reader)),
             None => Err(LogError::Refused(format!(
@@ -287,7 +272,7 @@ impl Log for KafkaLog {
         self.ask(what, move |asking| {
             let mut list = TopicPartitionList::with_capacity(1);
             list.add_partition(&topic, partition.0 as i32);
-            let offsets = asking.consumer.committed_offsets(list, CALL_PATIENCE)?;
+            let offsets = asking.committed_offsets(list, CALL_PATIENCE)?;
             let found = offsets
                 .elements()
                 .first()
@@ -314,7 +299,7 @@ impl Log for KafkaLog {
             }
             match member {
                 Some(member) => member.commit(&list, CommitMode::Sync),
-                None => asking.consumer.commit(&list, CommitMode::Sync),
+                None => asking.commit(&list, CommitMode::Sync),
             }
         })
         .await
@@ -326,7 +311,6 @@ impl Log for KafkaLog {
         let (first, end) = self
             .ask(what, move |asking| {
                 asking
-                    .consumer
                     .fetch_watermarks(&topic, partition.0 as i32, CALL_PATIENCE)
             })
             .await?;

@@ -49,6 +49,9 @@ const DEFAULTS: &[(&str, &str, Use)] = &[
     ("sticky.partitioning.linger.ms", "0", Use::Producer),
 ];
 
+/// For reading single records.
+const LOOKING: &[(&str, &str)] = &[("fetch.wait.max.ms", "2"), ("queued.min.messages", "1")];
+
 /// Properties that librdkafka refuses beside `group.protocol=consumer` (KIP-848).
 const CLASSIC_ONLY: &[(&str, &str)] = &[
     ("partition.assignment.strategy", "cooperative-sticky"),
@@ -66,8 +69,10 @@ enum Use {
 /// What a client is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Client {
-    /// Fetches, asks, compares.
+    /// Fetches and asks.
     Fetch,
+    /// Reads single records: the next question must not wait for a fetch behind the last one's answer.
+    Look,
     /// Is a member of the group.
     Member,
     /// Appends.
@@ -130,6 +135,9 @@ pub(super) fn config(settings: &KafkaSettings, client: Client) -> ClientConfig {
         if *side_of == side {
             config.set(*name, *value);
         }
+    }
+    if client == Client::Look {
+        LOOKING.iter().for_each(|(name, value)| _ = config.set(*name, *value));
     }
     if side == Use::Producer {
         let largest = (2 * settings.max_event_bytes + super::HEADER_BYTES).max(1 << 20);

@@ -132,14 +132,16 @@ impl Partition {
                 self.done(outcome, now_ms, &mut actions);
             }
             Input::Records(records) => self.records(records, now_ms, &mut actions),
-            Input::ReaderStopped(detail) => {
-                self.reader_stops += 1;
-                self.recover(self.reader_stops - 1, detail, &mut actions);
-            }
+            Input::ReaderStopped(detail) => match &mut self.phase {
+                Phase::Running(running) => running.stop_reading(detail),
+                Phase::Surveying { .. } | Phase::Held { .. } | Phase::Released => {} // it compares anyhow
+            },
+            Input::LogChanged(detail) => self.recover(0, detail, &mut actions),
             Input::Tick { cache_bytes } => self.tick(cache_bytes, &mut actions),
             Input::Stop => self.stopping = true,
         }
         self.release_if_idle(&mut actions);
+        self.compare_if_idle(&mut actions);
         actions
     }
 
@@ -336,6 +338,18 @@ impl Partition {
                 });
             }
             _ => {}
+        }
+    }
+
+    /// What was read before reading stopped is as good as ever, and is committed first: a partition whose reading
+    /// stops again and again at the same place still gets on.
+    fn compare_if_idle(&mut self, actions: &mut Vec<Action>) {
+        let Phase::Running(running) = &mut self.phase else {
+            return;
+        };
+        if let Some(why) = running.take_stop_if_idle() {
+            self.reader_stops += 1;
+            self.recover(self.reader_stops - 1, why, actions);
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Running {
     /// Counts commits that were sent or settled: a checkpoint read before one of them tells nothing.
     changes: u64,
     attempts: Attempts,
+    /// Why reading stopped, until all that was read is committed.
+    reading_stopped: Option<String>,
     now_ms: i64,
 }
 
@@ -61,6 +63,7 @@ impl Running {
             renewing: None,
             changes: 0,
             attempts: Attempts::default(),
+            reading_stopped: None,
             now_ms,
         }
     }
@@ -90,7 +93,15 @@ impl Running {
     }
 
     pub(super) fn wants_records(&self) -> bool {
-        self.folding.is_none()
+        self.folding.is_none() && self.reading_stopped.is_none()
+    }
+
+    pub(super) fn stop_reading(&mut self, why: String) {
+        self.reading_stopped = Some(why);
+    }
+
+    pub(super) fn take_stop_if_idle(&mut self) -> Option<String> {
+        self.reading_stopped.take_if(|_| self.folding.is_none() && self.in_flight.is_none())
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -131,8 +131,10 @@ pub enum Input {
     Done(Outcome),
     /// Records, in order.
     Records(RecordBatch),
-    /// Reading stopped: compare the last applied record before going on.
+    /// Reading stopped: finish what is in hand, then compare the last applied record before going on.
     ReaderStopped(String),
+    /// The log changed under us: drop what is in hand and compare.
+    LogChanged(String),
     /// About once a second.
     Tick {
         /// The bound of the cache from now on.

@@ -162,6 +162,21 @@ fn dead_letters_are_not_repeated_after_a_recovery_in_a_live_projector() {
     assert_eq!(world.dead_letters.len() as u64, checkpoint.dead_letters);
 }
 
+#[test]
+fn a_reader_that_stops_after_every_batch_holds_nothing_up() {
+    let (mut world, mut dice) = run(7, 200);
+    for _ in 0..400 {
+        // The leader's epoch changes behind each batch: reading stops while the batch is in hand.
+        if world.feed(5) {
+            world.input(Input::ReaderStopped("leader epoch".to_owned()));
+        }
+        world.perform(&mut dice, u64::MAX);
+    }
+    let applied = world.store.checkpoint.as_ref().map(|checkpoint| checkpoint.next);
+    assert_eq!(applied, Some(world.end()), "all is applied");
+    world.check_all();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 60 } else { 1000 }))]
 
@@ -188,6 +203,9 @@ proptest! {
             }
             if dice.one_in(40) {
                 world.input(Input::ReaderStopped("leader epoch".to_owned()));
+            }
+            if dice.one_in(80) {
+                world.input(Input::LogChanged("more partitions".to_owned()));
             }
             if dice.one_in(10) {
                 world.check_documents();
