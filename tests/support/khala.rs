@@ -192,10 +192,17 @@ impl Khala {
 
 impl Drop for Khala {
     /// A failed test shows what the process said.
-    #[expect(clippy::print_stdout, reason = "the test harness keeps it, and shows it when the test fails")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "the test harness keeps it, and shows it when the test fails"
+    )]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("{} said at last:\n{}", self.name, tail(&self.process.stderr(), SHOWN_MAX));
+            println!(
+                "{} said at last:\n{}",
+                self.name,
+                tail(&self.process.stderr(), SHOWN_MAX)
+            );
         }
     }
 }

@@ -137,10 +137,8 @@ impl KafkaLog {
 
     async fn metadata(&self, topic: String) -> Result<Metadata, LogError> {
         let what = format!("topic {topic}");
-        self.ask(what, move |asking| {
-            asking.fetch_metadata(Some(&topic), CALL_PATIENCE)
-        })
-        .await
+        self.ask(what, move |asking| asking.fetch_metadata(Some(&topic), CALL_PATIENCE))
+            .await
     }
 
     fn fetcher(&self) -> Result<Arc<Fetcher>, LogError> {
@@ -310,8 +308,7 @@ impl Log for KafkaLog {
         let what = format!("bounds of topic {topic}, partition {partition}");
         let (first, end) = self
             .ask(what, move |asking| {
-                asking
-                    .fetch_watermarks(&topic, partition.0 as i32, CALL_PATIENCE)
+                asking.fetch_watermarks(&topic, partition.0 as i32, CALL_PATIENCE)
             })
             .await?;
         Ok(Bounds {

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::Metadata;
 
@@ -52,11 +54,11 @@ pub(super) async fn prepare(log: &KafkaLog) -> Result<Vec<String>, LogError> {
             }
             Some(found) => {
                 if found < partitions {
-                    return Err(LogError::Refused(format!(
-                        "topic {name} has {found} partitions, {} has {partitions}; run \
-                         `kafka-topics.sh --alter --topic {name} --partitions {partitions}`",
+                    grow(log, &admin, &name, partitions).await?;
+                    lines.push(format!(
+                        "topic {name} grown from {found} to {partitions} partitions, as many as {} has",
                         log.settings.topic
-                    )));
+                    ));
                 }
                 check(log, &admin, role, &mut lines).await?;
             }
@@ -104,6 +106,31 @@ async fn create(
         Some(Err((_, code))) => Err(LogError::Refused(format!(
             "{}: topic {name} cannot be made: {code}",
             log.settings.bootstrap
+        ))),
+    }
+}
+
+/// A dead letter stays in its event's partition: there must be as many.
+async fn grow(log: &KafkaLog, admin: &AdminClient<QuietContext>, name: &str, partitions: u32) -> Result<(), LogError> {
+    let options = AdminOptions::new().request_timeout(Some(LEADERS_PATIENCE));
+    let results = admin
+        .create_partitions([&NewPartitions::new(name, partitions as usize)], &options)
+        .await;
+    let address = &log.settings.bootstrap;
+    let results = results.map_err(|error| explain(address, &format!("growing topic {name}"), &error))?;
+    match results.into_iter().next() {
+        None | Some(Ok(_)) => Ok(()),
+        // Another process grew it meanwhile.
+        Some(Err(_))
+            if existing(log, Role::DeadLetters)
+                .await?
+                .is_some_and(|found| found >= partitions) =>
+        {
+            Ok(())
+        }
+        Some(Err((_, code))) => Err(LogError::Refused(format!(
+            "{address}: topic {name} needs {partitions} partitions and cannot be grown ({code}); run \
+             `kafka-topics.sh --alter --topic {name} --partitions {partitions}`"
         ))),
     }
 }

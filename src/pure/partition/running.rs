@@ -101,7 +101,8 @@ impl Running {
     }
 
     pub(super) fn take_stop_if_idle(&mut self) -> Option<String> {
-        self.reading_stopped.take_if(|_| self.folding.is_none() && self.in_flight.is_none())
+        self.reading_stopped
+            .take_if(|_| self.folding.is_none() && self.in_flight.is_none())
     }
 
     pub(super) fn is_idle(&self) -> bool {
