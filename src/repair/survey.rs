@@ -15,8 +15,7 @@ const MARKS_COMPARED_MAX: usize = 1000;
 /// # Errors
 /// The log does not answer.
 pub async fn compare(log: &dyn Log, partition: PartitionId, opened: Opened) -> Result<Survey, LogError> {
-    let (topic, bounds, group) =
-        tokio::try_join!(log.topic(), log.bounds(partition), log.group_offset(partition))?;
+    let (topic, bounds, group) = tokio::try_join!(log.topic(), log.bounds(partition), log.group_offset(partition))?;
     let last_record = match &opened.checkpoint {
         Some(checkpoint) => last_record_of(log, partition, checkpoint, (bounds.first, bounds.end)).await?,
         None => LastRecord::Gone,
