@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::redrive::tells_of_redrive;
 use super::{Access, AccessError};
 use crate::log::{FetchLimits, Role};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
@@ -102,8 +103,25 @@ impl Access {
         found.ok_or_else(none)
     }
 
+    /// Letters of a range, without what tells of redrives.
     async fn read_letters(
         &self,
+        partition: PartitionId,
+        range: (NextOffset, NextOffset),
+        mut take: impl FnMut(&Record<'_>),
+    ) -> Result<(), AccessError> {
+        let letter = |record: &Record<'_>| {
+            if !tells_of_redrive(record) {
+                take(record);
+            }
+        };
+        self.read_records(Role::DeadLetters, partition, range, letter).await
+    }
+
+    /// Records of a range, in order.
+    pub(super) async fn read_records(
+        &self,
+        role: Role,
         partition: PartitionId,
         (from, end): (NextOffset, NextOffset),
         mut take: impl FnMut(&Record<'_>),
@@ -111,7 +129,7 @@ impl Access {
         if from >= end {
             return Ok(());
         }
-        let mut reader = self.log.reader(Role::DeadLetters, partition, from).await?;
+        let mut reader = self.log.reader(role, partition, from).await?;
         let mut next = from;
         let mut quiet = 0;
         while next < end && quiet < 3 {

@@ -4,8 +4,11 @@
 
 mod dead_letters;
 mod documents;
+mod migrate;
 mod open;
 mod publish;
+mod redrive;
+mod resume;
 mod status;
 
 use std::sync::Arc;
@@ -14,8 +17,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::dead_letters::{DeadLetter, Header};
 pub use self::documents::{ListRequest, Page, StreamEvent};
-pub use self::open::{Opened, open, open_log, open_store};
+pub use self::migrate::{Migration, migrate};
+pub use self::open::{Opened, open, open_log, open_store, projector_settings};
 pub use self::publish::{Publication, Published, prepare_event};
+pub use self::redrive::{Chosen, Effort, Fate, LETTERS_MAX, RedriveReport, RedriveRequest, RedrivenLetter};
+pub use self::resume::{LetThrough, ResumeRequest};
 pub use self::status::{CheckpointRow, PartitionRow, StatusReport, Totals};
 
 use crate::config::Settings;

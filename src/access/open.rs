@@ -8,6 +8,8 @@ use crate::config::{LogTarget, Settings, StoreTarget};
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, EmbeddedSettings, RunningServer, in_use};
 use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::projector::ProjectorSettings;
+use crate::pure::partition::ShareLimit;
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedSettings as EmbeddedStoreSettings, EmbeddedStore};
 use crate::store::redis::{RedisSettings, RedisStore};
@@ -74,6 +76,26 @@ pub fn open_log(settings: &Settings) -> Result<Arc<dyn Log>, AccessError> {
             properties: settings.kafka.clone(),
         })?),
     })
+}
+
+/// What a projector needs of the settings; `instance` names it in leases.
+pub fn projector_settings(settings: &Settings, instance: &str) -> ProjectorSettings {
+    ProjectorSettings {
+        topic: settings.topic.clone(),
+        instance: instance.to_owned(),
+        partitioner: settings.partitioner,
+        max_event_bytes: settings.max_event_bytes,
+        events_kept: settings.events_kept,
+        cache_bytes: settings.cache_bytes,
+        batch_events: settings.batch_events,
+        batch_bytes: settings.batch_bytes,
+        dead_letter_share: ShareLimit {
+            permille_max: settings.dead_letter_permille_max,
+            records_min: settings.dead_letter_share_records,
+        },
+        owner_lease: settings.owner_lease,
+        backoff_max: settings.backoff_max,
+    }
 }
 
 /// Opens the store.

@@ -44,6 +44,7 @@ pub fn prepare_event(value: &[u8], max_event_bytes: usize) -> Result<Publication
                 "content-type".to_owned(),
                 Some(b"application/cloudevents+json".to_vec()),
             )],
+            timestamp_ms: None,
         },
     })
 }

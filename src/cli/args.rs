@@ -91,6 +91,14 @@ pub(super) enum Command {
     /// Records that were no legal events
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Let a partition go on that is held for its dead letters
+    #[command(after_help = "Examples:\n  khala resume --partition 3\n  khala resume\n\n\
+        All records that the log has now are let through; later ones count anew.")]
+    Resume {
+        /// Only this partition
+        #[arg(long, value_name = "P")]
+        partition: Option<u32>,
+    },
     /// The topics that Khala needs
     #[command(subcommand)]
     Topics(TopicsCommand),
@@ -188,6 +196,32 @@ pub(super) enum DeadLettersCommand {
         /// Its offset there
         offset: u64,
     },
+    /// Put letters back into the events' topic after a fix, each at most once
+    #[command(after_help = "Examples:\n  khala dead-letters redrive 3 17 3 18\n  \
+        khala dead-letters redrive --reason too_large --dry-run\n\n\
+        A letter that would be dead again stays where it is. Letters of an interrupted redrive that are not in the log\n\
+        are named and left; --interrupted redrives them too. Exit codes: 2 a named letter would be dead again;\n\
+        1 some were interrupted or not acknowledged; 4 there is no such letter.")]
+    Redrive(RedriveArgs),
+}
+
+#[derive(clap::Args)]
+pub(super) struct RedriveArgs {
+    /// Partitions and offsets in the dead letters' topic, in turn
+    #[arg(value_name = "PARTITION OFFSET", conflicts_with_all = ["reason", "all"], required_unless_present_any = ["reason", "all"])]
+    pub places: Vec<u64>,
+    /// All of this reason
+    #[arg(long, value_parser = Reason::ALL.map(Reason::name), conflicts_with = "all")]
+    pub reason: Option<String>,
+    /// All
+    #[arg(long)]
+    pub all: bool,
+    /// Tell what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also those whose redrive was interrupted and that are not in the log
+    #[arg(long, conflicts_with = "dry_run")]
+    pub interrupted: bool,
 }
 
 #[derive(Subcommand)]
@@ -195,6 +229,16 @@ pub(super) enum TopicsCommand {
     /// Make missing topics, check the settings of those there are
     #[command(after_help = "Example:\n  khala topics apply --log kafka://localhost:9092 --partitions 12")]
     Apply,
+    /// Copy the events into a topic with more partitions, the order of each entity kept
+    #[command(
+        after_help = "Example:\n  khala topics migrate --to khala.events.2 --partitions 24\n\n\
+        Stop the producers first (docs/partitions.md has all steps). Asked again it goes on where it was."
+    )]
+    Migrate {
+        /// The new topic; it is made with --partitions partitions
+        #[arg(long, value_name = "TOPIC")]
+        to: String,
+    },
 }
 
 #[derive(Subcommand)]

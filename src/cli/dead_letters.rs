@@ -1,8 +1,10 @@
-//! `khala dead-letters list|show`.
+//! `khala dead-letters list|show|redrive` and `khala resume`.
 
 use super::Context;
+use super::args::RedriveArgs;
 use super::door::Door;
 use super::exit::{Exit, Failure};
+use crate::access::{Chosen, Effort, Fate, RedriveReport, RedriveRequest, ResumeRequest};
 use crate::pure::time::Time;
 
 pub(super) async fn list(reason: Option<&str>, limit: usize, context: &Context) -> Result<Exit, Failure> {
@@ -42,6 +44,110 @@ pub(super) async fn show(partition: u32, offset: u64, context: &Context) -> Resu
         context
             .out
             .line(serde_json::to_string_pretty(&letter).unwrap_or_default());
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn redrive(args: RedriveArgs, context: &Context) -> Result<Exit, Failure> {
+    let request = RedriveRequest {
+        chosen: chosen(&args)?,
+        effort: match (args.dry_run, args.interrupted) {
+            (true, _) => Effort::DryRun,
+            (false, true) => Effort::RedriveInterrupted,
+            (false, false) => Effort::Redrive,
+        },
+    };
+    let report = Door::open_existing(context)?.redrive(&request).await?;
+    let out = context.out;
+    if out.json {
+        out.value(&report);
+    } else {
+        print(&report, context);
+    }
+    if report.more {
+        out.note("there are more than one run takes: run it again");
+    }
+    let named = matches!(request.chosen, Chosen::These(_));
+    Ok(match &report {
+        report if report.failed > 0 || report.interrupted > 0 => Exit::Failed,
+        report if named && report.still_dead > 0 => Exit::Usage,
+        _ => Exit::Done,
+    })
+}
+
+fn chosen(args: &RedriveArgs) -> Result<Chosen, Failure> {
+    if let Some(reason) = &args.reason {
+        return Ok(Chosen::OfReason(reason.clone()));
+    }
+    if args.all {
+        return Ok(Chosen::All);
+    }
+    let pair = |pair: &[u64]| match pair {
+        [partition, offset] => u32::try_from(*partition).ok().map(|partition| (partition, *offset)),
+        _ => None,
+    };
+    let pairs: Option<Vec<_>> = args.places.chunks(2).map(pair).collect();
+    pairs.map(Chosen::These).ok_or_else(|| {
+        Failure::usage("letters are named by partition and offset, in turn")
+            .hint("`khala dead-letters list` shows both: khala dead-letters redrive 3 17 3 18")
+    })
+}
+
+fn print(report: &RedriveReport, context: &Context) {
+    let out = context.out;
+    let rows: Vec<Vec<String>> = report
+        .letters
+        .iter()
+        .map(|letter| {
+            let outcome = match letter.outcome {
+                Fate::Redriven => "redriven",
+                Fate::WouldRedrive => "would be redriven",
+                Fate::AlreadyRedriven => "already redriven",
+                Fate::StillDead => "still dead",
+                Fate::Interrupted => "interrupted",
+                Fate::Failed => "failed",
+            };
+            let to = letter
+                .to
+                .map_or_else(|| "-".to_owned(), |(partition, offset)| format!("{partition}/{offset}"));
+            vec![
+                letter.partition.to_string(),
+                letter.offset.to_string(),
+                outcome.to_owned(),
+                to,
+                letter.detail.clone().unwrap_or_else(|| "-".to_owned()),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        out.table(&["partition", "offset", "outcome", "to", "detail"], &rows);
+    }
+    let RedriveReport {
+        redriven,
+        already_redriven,
+        still_dead,
+        interrupted,
+        failed,
+        ..
+    } = report;
+    out.line(format!(
+        "{redriven} redriven, {already_redriven} already redriven, {still_dead} still dead, {interrupted} interrupted, {failed} failed"
+    ));
+}
+
+pub(super) async fn resume(partition: Option<u32>, context: &Context) -> Result<Exit, Failure> {
+    let told = Door::open_existing(context)?
+        .resume(ResumeRequest { partition })
+        .await?;
+    for told in told {
+        if context.out.json {
+            context.out.value(&told);
+        } else {
+            let (partition, below) = (told.partition, told.below);
+            context.out.line(format!(
+                "partition {partition}: dead letters below offset {below} are let through"
+            ));
+        }
     }
     Ok(Exit::Done)
 }

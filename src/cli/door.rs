@@ -8,8 +8,8 @@ use super::Context;
 use super::exit::{Exit, Failure};
 use super::remote::Remote;
 use crate::access::{
-    Access, AccessError, CheckpointRow, DeadLetter, ListRequest, Opened, Page, Publication, Published, StatusReport,
-    StreamEvent, open,
+    Access, AccessError, CheckpointRow, DeadLetter, LetThrough, ListRequest, Opened, Page, Publication, Published,
+    RedriveReport, RedriveRequest, ResumeRequest, StatusReport, StreamEvent, open,
 };
 use crate::config::{LogTarget, Settings, StoreTarget};
 use crate::projector::now_ms;
@@ -117,6 +117,20 @@ impl Door {
         match self {
             Self::Direct(access) => access.dead_letter(partition, offset).await,
             Self::Remote(remote) => remote.dead_letter(partition, offset).await,
+        }
+    }
+
+    pub(super) async fn resume(&self, request: ResumeRequest) -> Result<Vec<LetThrough>, AccessError> {
+        match self {
+            Self::Direct(access) => access.resume(request).await,
+            Self::Remote(remote) => remote.operate("/v1/resume", &request).await,
+        }
+    }
+
+    pub(super) async fn redrive(&self, request: &RedriveRequest) -> Result<RedriveReport, AccessError> {
+        match self {
+            Self::Direct(access) => access.redrive(request).await,
+            Self::Remote(remote) => remote.operate("/v1/dead-letters/redrive", request).await,
         }
     }
 }

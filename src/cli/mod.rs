@@ -89,6 +89,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::DeadLetters(DeadLettersCommand::Show { partition, offset }) => {
             dead_letters::show(partition, offset, context).await
         }
+        Command::DeadLetters(DeadLettersCommand::Redrive(args)) => dead_letters::redrive(args, context).await,
+        Command::Resume { partition } => dead_letters::resume(partition, context).await,
+        Command::Topics(TopicsCommand::Migrate { to }) => topics::migrate(&to, context).await,
         Command::Topics(TopicsCommand::Apply) => topics::apply(context).await,
         Command::Config(ConfigCommand::Check { connect }) => config::check(connect, context).await,
         Command::Key { kind, id } => key::run(kind, &id, context).await,

@@ -25,6 +25,7 @@ pub(super) struct Remote {
     agent: ureq::Agent,
     read: Option<String>,
     publish: Option<String>,
+    operate: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -63,6 +64,7 @@ impl Remote {
             agent: config.new_agent(),
             read: token(Role::Read),
             publish: token(Role::Publish),
+            operate: token(Role::Operate),
         })
     }
 
@@ -84,6 +86,27 @@ impl Remote {
                 request = request.query(name, value);
             }
             answer(request.call())
+        })
+        .await
+    }
+
+    /// Asks for what needs the role `operate`.
+    pub(super) async fn operate<T: DeserializeOwned + Send + 'static>(
+        &self,
+        path: &'static str,
+        request: &impl serde::Serialize,
+    ) -> Result<T, AccessError> {
+        let body = serde_json::to_vec(request).map_err(|error| AccessError::BadRequest(error.to_string()))?;
+        let remote = self.clone();
+        blocking(move || {
+            let mut request = remote
+                .agent
+                .post(format!("{}{path}", remote.base))
+                .header("content-type", "application/json");
+            if let Some(token) = &remote.operate {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            answer(request.send(&body[..]))
         })
         .await
     }

@@ -209,6 +209,26 @@ pub static KEYS: &[Key] = &[
         get: |settings| show_size(settings.batch_bytes),
     },
     Key {
+        name: "dead_letter_share_max",
+        unit: "share",
+        default: "0.9",
+        doc: "A larger share of dead letters holds a partition until `khala resume`; 1: none does",
+        secret: false,
+        set: |settings, text| value::share(text).map(|permille| settings.dead_letter_permille_max = permille),
+        get: |settings| value::show_share(settings.dead_letter_permille_max),
+    },
+    Key {
+        name: "dead_letter_share_records",
+        unit: "records",
+        default: "5000",
+        doc: "Records of a partition that are looked at together for dead_letter_share_max, at least",
+        secret: false,
+        set: |settings, text| {
+            value::number(text, 1..=1_000_000_000).map(|records| settings.dead_letter_share_records = records)
+        },
+        get: |settings| settings.dead_letter_share_records.to_string(),
+    },
+    Key {
         name: "owner_lease",
         unit: "time",
         default: "10s",

@@ -82,6 +82,10 @@ pub struct Settings {
     pub backoff_max: Duration,
     /// Go on although Redis may evict keys.
     pub allow_eviction: bool,
+    /// More dead letters per thousand records hold a partition; 1000: none does.
+    pub dead_letter_permille_max: u32,
+    /// Records that are looked at together for it, at least.
+    pub dead_letter_share_records: u64,
     /// Marks kept in a partition's history.
     pub history_kept: usize,
     /// librdkafka's properties by their own names.
@@ -110,6 +114,8 @@ impl Default for Settings {
             store_timeout: Duration::ZERO,
             backoff_max: Duration::ZERO,
             allow_eviction: false,
+            dead_letter_permille_max: 0,
+            dead_letter_share_records: 0,
             history_kept: 0,
             kafka: BTreeMap::new(),
         };

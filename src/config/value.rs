@@ -112,6 +112,20 @@ pub(super) fn show_partitioner(partitioner: Partitioner) -> &'static str {
     }
 }
 
+/// 0 to 1 with up to three digits behind the point, per thousand.
+pub(super) fn share(text: &str) -> Result<u32, String> {
+    let legal = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let parsed: Option<f64> = Some(text).filter(|text| legal(text)).and_then(|text| text.parse().ok());
+    let share = parsed.filter(|share| (0.0..=1.0).contains(share));
+    share
+        .map(|share| (share * 1000.0).round() as u32)
+        .ok_or_else(|| format!("`{}` is not a share from 0 to 1, as in `0.9`", hide_url(text)))
+}
+
+pub(super) fn show_share(permille: u32) -> String {
+    (f64::from(permille) / 1000.0).to_string()
+}
+
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {
         "true" => Ok(true),

@@ -76,6 +76,8 @@ pub struct NewRecord {
     pub value: Option<Vec<u8>>,
     /// Names and values, in order.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Milliseconds since 1970; `None`: now. The embedded log knows only now.
+    pub timestamp_ms: Option<i64>,
 }
 
 /// Bounds of one fetch.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::log::{Log, NewRecord, Role};
 use crate::pure::partition::{DeadLetter, Effect, Failure, Outcome};
-use crate::pure::place::PartitionId;
+use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
 use crate::pure::recovery::Survey;
 use crate::repair::compare;
-use crate::store::{Owner, Store, StoreError};
+use crate::store::{Note, Owner, Store, StoreError};
 
 /// Whose effects, and where they go.
 #[derive(Clone)]
@@ -58,9 +58,12 @@ impl Doer {
             .open(self.partition, &self.owner, self.lease)
             .await
             .map_err(failure)?;
-        compare(&*self.log, self.partition, opened)
-            .await
-            .map_err(|e| Failure::Away(e.to_string()))
+        let told = self.store.note(Note::Resume(self.partition)).await.map_err(failure)?;
+        let survey = compare(&*self.log, self.partition, opened).await;
+        let mut survey = survey.map_err(|error| Failure::Away(error.to_string()))?;
+        let offset = told.and_then(|text| text.parse().ok());
+        survey.let_through = offset.map_or(NextOffset::START, NextOffset);
+        Ok(survey)
     }
 
     async fn append(&self, records: &RecordBatch, letters: &[DeadLetter]) -> Outcome {
@@ -98,6 +101,7 @@ impl Doer {
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
             headers,
+            timestamp_ms: None,
         }
     }
 }

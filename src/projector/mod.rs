@@ -25,7 +25,7 @@ use self::driver::{Control, Driver, Shared};
 use self::effects::Doer;
 use crate::log::{Assignment, FetchLimits, Log, Membership};
 use crate::pure::event::Rules;
-use crate::pure::partition::{Partition, Remembered, Setup, State, Streams, View};
+use crate::pure::partition::{Partition, Remembered, Setup, ShareLimit, State, Streams, View};
 use crate::pure::place::{PartitionId, Partitioner};
 use crate::pure::recovery::Called;
 use crate::store::{Owner, Store};
@@ -57,6 +57,8 @@ pub struct ProjectorSettings {
     pub batch_events: usize,
     /// The most bytes of one batch.
     pub batch_bytes: usize,
+    /// How many dead letters are too many.
+    pub dead_letter_share: ShareLimit,
     /// How long a lease lives without being renewed.
     pub owner_lease: Duration,
     /// The longest pause between two tries.
@@ -224,6 +226,7 @@ impl Assignments {
                 Streams::Kept
             },
             cache_bytes: settings.cache_bytes,
+            dead_letter_share: settings.dead_letter_share,
         };
         let token: u64 = rand::random();
         let doer = Doer {

@@ -54,6 +54,8 @@ pub struct Survey {
     pub good_mark: Option<Box<Checkpoint>>,
     /// Parked entities and the first offset not applied to each.
     pub parked: Vec<(Entity, Offset)>,
+    /// Batches that begin below go on however many dead letters they have.
+    pub let_through: NextOffset,
 }
 
 /// What is done about it.
@@ -96,6 +98,8 @@ pub enum Called {
     Replayed,
     /// The checkpoint cannot be read.
     CheckpointCorrupt,
+    /// Too many records are no legal events.
+    DeadLetterShare,
     /// The partition's task broke an invariant of its own.
     Panicked,
     /// Nothing to mend.
@@ -117,6 +121,7 @@ impl Called {
             Self::RewindResumed => "rewind_resumed",
             Self::Replayed => "replayed",
             Self::CheckpointCorrupt => "document_corrupt",
+            Self::DeadLetterShare => "dead_letter_share",
             Self::Panicked => "panicked",
             Self::Normal => "normal",
         }
@@ -125,7 +130,12 @@ impl Called {
     /// The drift reason it counts as; `None` where documents are what the log says.
     pub fn drift(self) -> Option<&'static str> {
         match self {
-            Self::Normal | Self::Panicked | Self::FirstStart | Self::PartitionsChanged | Self::LogReplaced => None,
+            Self::Normal
+            | Self::Panicked
+            | Self::DeadLetterShare
+            | Self::FirstStart
+            | Self::PartitionsChanged
+            | Self::LogReplaced => None,
             Self::RewindResumed | Self::Replayed => None,
             drifted => Some(drifted.name()),
         }
@@ -255,6 +265,7 @@ mod tests {
             namespace_partitions: Some(12),
             good_mark: mark.map(|mark| Box::new(Checkpoint::first(NextOffset(mark), "id", 12))),
             parked: Vec::new(),
+            let_through: NextOffset::START,
         }
     }
 

@@ -50,6 +50,7 @@ pub async fn compare(log: &dyn Log, partition: PartitionId, opened: Opened) -> R
         good_mark,
         parked: opened.parked,
         checkpoint: opened.checkpoint,
+        let_through: NextOffset::START,
     })
 }
 

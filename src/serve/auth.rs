@@ -14,10 +14,10 @@ pub(super) async fn check(State(app): State<App>, request: Request, next: Next) 
     if app.tokens.is_empty() {
         return next.run(request).await;
     }
-    let role = if request.method() == Method::POST {
-        Role::Publish
-    } else {
-        Role::Read
+    let role = match (request.method(), request.uri().path()) {
+        (&Method::POST, "/v1/events") => Role::Publish,
+        (&Method::POST, _) => Role::Operate,
+        _ => Role::Read,
     };
     let given = request
         .headers()

@@ -22,11 +22,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::access::{Access, Serving};
+use crate::access::{Access, Serving, projector_settings};
 use crate::config::{LogTarget, Settings, StoreTarget, Token};
 use crate::log::LogError;
 use crate::log::embedded::announce;
-use crate::projector::{self, ProjectorSettings};
+use crate::projector;
 use crate::store::StoreError;
 
 /// Room of a request's body beside its events.
@@ -123,18 +123,7 @@ async fn project(access: &Access, serving: &Serving, stop: &CancellationToken) -
         () = stop.cancelled() => return Ok(()),
     }
     let settings = &access.settings;
-    let projector = ProjectorSettings {
-        topic: settings.topic.clone(),
-        instance: instance(),
-        partitioner: settings.partitioner,
-        max_event_bytes: settings.max_event_bytes,
-        events_kept: settings.events_kept,
-        cache_bytes: settings.cache_bytes,
-        batch_events: settings.batch_events,
-        batch_bytes: settings.batch_bytes,
-        owner_lease: settings.owner_lease,
-        backoff_max: settings.backoff_max,
-    };
+    let projector = projector_settings(settings, &instance());
     let (log, store) = (Arc::clone(&access.log), Arc::clone(&access.store));
     let (metrics, board) = (Arc::clone(&serving.metrics), Arc::clone(&serving.board));
     projector::run(log, store, projector, metrics, board, stop.clone()).await
@@ -188,6 +177,8 @@ fn router(app: App, settings: &Settings) -> Router {
         .route("/v1/checkpoints", get(operations::checkpoints))
         .route("/v1/dead-letters", get(operations::dead_letters))
         .route("/v1/dead-letters/{partition}/{offset}", get(operations::dead_letter))
+        .route("/v1/dead-letters/redrive", post(operations::redrive))
+        .route("/v1/resume", post(operations::resume))
         .route("/metrics", get(operations::metrics))
         .layer(middleware::from_fn_with_state(app.clone(), auth::check));
     Router::new()

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::error::HttpError;
 use super::{ASSIGNMENT_PATIENCE, App};
+use crate::access::{RedriveRequest, ResumeRequest};
 use crate::projector::now_ms;
 use crate::pure::event::Reason;
 
@@ -91,6 +92,17 @@ pub(super) async fn dead_letters(
     let limit = query.limit.unwrap_or(LETTERS_DEFAULT).min(LIMIT_MAX);
     let letters = app.access.dead_letters(query.reason.as_deref(), limit).await?;
     Ok(Json(json!({"dead_letters": letters})).into_response())
+}
+
+pub(super) async fn redrive(
+    State(app): State<App>,
+    Json(request): Json<RedriveRequest>,
+) -> Result<Response, HttpError> {
+    Ok(Json(app.access.redrive(&request).await?).into_response())
+}
+
+pub(super) async fn resume(State(app): State<App>, Json(request): Json<ResumeRequest>) -> Result<Response, HttpError> {
+    Ok(Json(app.access.resume(request).await?).into_response())
 }
 
 pub(super) async fn dead_letter(

@@ -48,6 +48,15 @@ pub struct Peeked {
     pub entities: Vec<(Stored, Option<Offset>)>,
 }
 
+/// A small fact that an operator tells projectors and readers: a text, kept with the documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Batches of this partition that begin below this offset go on however many dead letters they have.
+    Resume(PartitionId),
+    /// The namespace whose documents readers of this one get.
+    Route,
+}
+
 /// Which documents a listing gives, newest first by their last offset within each partition.
 #[derive(Clone, Debug)]
 pub struct ListQuery {
@@ -187,6 +196,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// `Rejected`: the namespace is not a legal one.
     fn in_namespace(&self, namespace: &str) -> Result<Arc<dyn Store>, StoreError>;
+
+    /// What an operator told; `None`: nothing.
+    async fn note(&self, note: Note) -> Result<Option<String>, StoreError>;
+
+    /// Tells it; `None` takes it back.
+    async fn set_note(&self, note: Note, text: Option<&str>) -> Result<(), StoreError>;
 
     /// Who owns the partition now.
     async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError>;

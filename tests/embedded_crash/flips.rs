@@ -29,6 +29,7 @@ async fn fill(dir: &Path, random: &mut StdRng) -> Vec<String> {
             key: Some(b"run/a".to_vec()),
             value: Some(value.to_vec()),
             headers: Vec::new(),
+            timestamp_ms: None,
         });
         values.extend(
             bytes

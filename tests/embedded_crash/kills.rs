@@ -48,6 +48,7 @@ async fn append(log: Arc<EmbeddedLog>, partition: PartitionId) {
             key: Some(b"run/a".to_vec()),
             value: Some(value(partition, number).into_bytes()),
             headers: Vec::new(),
+            timestamp_ms: None,
         });
         for done in log.append(Role::Events, records.collect()).await {
             let (partition, offset) = done.unwrap();

@@ -14,6 +14,8 @@ mod compare_places;
 mod crashes;
 mod entities;
 mod held;
+mod migrate;
+mod redrive;
 mod servers;
 mod sink_faults;
 mod topic;

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::exit::{Exit, Failure};
 use super::super::out::Out;
-use crate::access::{Access, Opened, open};
+use crate::access::{Access, Opened, open, projector_settings};
 use crate::config::Settings;
 use crate::log::{NewRecord, Role};
-use crate::projector::{self, ProjectorSettings, StatusBoard};
+use crate::projector::{self, StatusBoard};
 use crate::telemetry::Metrics;
 
 const PROJECTED_PATIENCE: Duration = Duration::from_secs(30);
@@ -120,7 +120,7 @@ pub(super) async fn run(settings: &Arc<Settings>) -> Result<Exit, Failure> {
     projecting.spawn(projector::run(
         Arc::clone(&access.log),
         Arc::clone(&access.store),
-        projector_settings(settings),
+        projector_settings(settings, &format!("demo-{}", std::process::id())),
         Metrics::new(&settings.namespace)?,
         Arc::new(StatusBoard::default()),
         stop.clone(),
@@ -149,21 +149,6 @@ pub(super) async fn run(settings: &Arc<Settings>) -> Result<Exit, Failure> {
         ended.map_err(failed)?.map_err(failed)?;
     }
     Ok(Exit::Done)
-}
-
-fn projector_settings(settings: &Settings) -> ProjectorSettings {
-    ProjectorSettings {
-        topic: settings.topic.clone(),
-        instance: format!("demo-{}", std::process::id()),
-        partitioner: settings.partitioner,
-        max_event_bytes: settings.max_event_bytes,
-        events_kept: settings.events_kept,
-        cache_bytes: settings.cache_bytes,
-        batch_events: settings.batch_events,
-        batch_bytes: settings.batch_bytes,
-        owner_lease: settings.owner_lease,
-        backoff_max: settings.backoff_max,
-    }
 }
 
 async fn applied(access: &Access) -> Result<u64, Failure> {

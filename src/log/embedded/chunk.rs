@@ -228,6 +228,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), value.map(owned)))
                 .collect(),
+            timestamp_ms: None,
         }
     }
 

@@ -32,6 +32,7 @@ fn record(partition: Option<u32>, key: &str, value: &str) -> NewRecord {
         key: Some(key.as_bytes().to_vec()),
         value: Some(value.as_bytes().to_vec()),
         headers: vec![("h".to_owned(), None)],
+        timestamp_ms: None,
     }
 }
 

@@ -63,6 +63,7 @@ impl KafkaLog {
         let mut new: FutureRecord<'_, Vec<u8>, Vec<u8>> = FutureRecord::to(topic).partition(partition.0 as i32);
         new.key = record.key.as_ref();
         new.payload = record.value.as_ref();
+        new.timestamp = record.timestamp_ms;
         if !record.headers.is_empty() {
             new = new.headers(headers);
         }

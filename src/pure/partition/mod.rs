@@ -5,6 +5,7 @@
 
 mod folding;
 mod running;
+mod share;
 #[cfg(test)]
 pub(super) mod tests;
 mod words;
@@ -12,6 +13,7 @@ mod words;
 use std::collections::BTreeMap;
 
 use self::running::Running;
+pub use self::share::ShareLimit;
 pub use self::words::{
     Action, DeadLetter, Effect, Failure, Input, Outcome, Remembered, Rewound, Setup, State, Streams, TIMESTAMPS_MAX,
     View, Visible,
@@ -61,6 +63,8 @@ pub struct Partition {
     stopping: bool,
     /// How often reading stopped since the last record.
     reader_stops: u32,
+    /// Batches that begin below go on however many dead letters they have: an operator said so.
+    let_through: NextOffset,
 }
 
 impl Partition {
@@ -77,6 +81,7 @@ impl Partition {
             trouble: None,
             stopping: false,
             reader_stops: 0,
+            let_through: NextOffset::START,
             setup,
         }
     }
@@ -233,6 +238,11 @@ impl Partition {
         survey.group = survey.group.max(self.remembered.committed);
         let (step, called) = recovery::decide(&survey);
         let detail = recovery::explain(&survey, step, called);
+        let resumed = self.let_through != survey.let_through;
+        self.let_through = survey.let_through;
+        if called == Called::Normal && self.is_overfull() && !resumed {
+            return; // the same batch would hold again
+        }
         let start = match step {
             Step::StartAt(start) | Step::RestoreOr(start) => start,
             Step::RewindTo(_) => {
@@ -298,6 +308,10 @@ impl Partition {
         self.remembered.committed = Some(rewound.next);
         actions.push(Action::Rewound(rewound));
         self.recover(0, "the documents were put back".to_owned(), actions);
+    }
+
+    fn is_overfull(&self) -> bool {
+        matches!(&self.phase, Phase::Held { called, .. } if *called == Called::DeadLetterShare)
     }
 
     fn hold(&mut self, called: Called, step: Step, detail: String, actions: &mut Vec<Action>) {

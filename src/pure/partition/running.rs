@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use super::folding::{Folded, Folding, Stage};
+use super::share::Count;
 use super::{Action, DeadLetter, Effect, Kept, Partition, Phase, Visible};
 use crate::pure::batch::{Batch, Stored};
 use crate::pure::cache::Turn;
 use crate::pure::checkpoint::{Checkpoint, Identity};
 use crate::pure::place::NextOffset;
 use crate::pure::record::RecordBatch;
+use crate::pure::recovery::{Called, Step};
 
 /// Marks go into the history at most this often.
 const MARK_EVERY_MS: i64 = 1000;
@@ -31,6 +33,7 @@ pub(super) struct Running {
     /// Why reading stopped, until all that was read is committed.
     reading_stopped: Option<String>,
     now_ms: i64,
+    dead: Count,
 }
 
 struct Flight {
@@ -65,6 +68,7 @@ impl Running {
             attempts: Attempts::default(),
             reading_stopped: None,
             now_ms,
+            dead: Count::default(),
         }
     }
 
@@ -269,6 +273,20 @@ impl Partition {
         );
         let watermark = self.remembered.dead_letters;
         let records = folding.records();
+        let count = running
+            .dead
+            .add(self.setup.dead_letter_share, records.len() as u64, letters.len() as u64);
+        if let Some((dead, of)) = count
+            && !self.let_through.is_past(records.get(0).offset)
+        {
+            let reason = letters.last().map_or("", |letter| letter.reason.name());
+            let detail = format!(
+                "{dead} of {of} records before offset {} are no legal events (the last one: {reason}); mend the \
+                 producer; `khala resume --partition {}` lets all that the log has now through",
+                running.position.next, self.setup.partition
+            );
+            return self.hold(Called::DeadLetterShare, Step::Hold, detail, actions);
+        }
         let letters: Vec<DeadLetter> = letters
             .into_iter()
             .filter(|letter| !watermark.is_past(records.get(letter.index).offset))

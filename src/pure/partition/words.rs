@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::share::ShareLimit;
 use crate::pure::batch::{Batch, Stored};
 use crate::pure::checkpoint::{Checkpoint, Identity};
 use crate::pure::entity::Entity;
@@ -30,6 +31,8 @@ pub struct Setup {
     pub streams: Streams,
     /// The most bytes of cached documents; changes with the number of partitions.
     pub cache_bytes: usize,
+    /// How many dead letters are too many.
+    pub dead_letter_share: ShareLimit,
 }
 
 /// What a live projector knows of a partition beyond one assignment.

@@ -1,7 +1,8 @@
 //! Keys of the embedded store, with the meaning of Redis' keys, and what stands under them.
 //! A place is `<namespace>\0<partition>`; numbers in keys are big endian, so that order is meaning.
 //! `documents`: place, subject. `index`: place, `o`, kind, last offset, subject, and place, `s`, subject → last offset.
-//! `events`: place, subject, 0, seq. `meta`: `checkpoint\0`place, `history\0`place, number, `parked\0`place, subject.
+//! `events`: place, subject, 0, seq. `meta`: `checkpoint\0`place, `history\0`place, number, `parked\0`place, subject,
+//! `note\0`namespace, 0, name.
 //! Invariant: a namespace holds no NUL and no subject does, so no key is the beginning of another's part.
 
 use std::ops::{Range, RangeInclusive};
@@ -13,6 +14,7 @@ use crate::pure::checkpoint::{Checkpoint, Digest};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::pure::record::RecordIdentity;
+use crate::store::Note;
 
 /// One partition of one namespace, as the beginning of its keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +75,15 @@ impl Place {
     pub(super) fn event(&self, entity: &Entity, seq: u64) -> Vec<u8> {
         [&self.0[..], entity.subject().as_bytes(), b"\0", &seq.to_be_bytes()].concat()
     }
+}
+
+/// Of what an operator told.
+pub(super) fn note(namespace: &str, note: Note) -> Vec<u8> {
+    let name = match note {
+        Note::Resume(partition) => format!("resume\0{partition}"),
+        Note::Route => "route".to_owned(),
+    };
+    [b"note\0", namespace.as_bytes(), b"\0", name.as_bytes()].concat()
 }
 
 /// All checkpoints of a namespace begin so.

@@ -23,7 +23,7 @@ use fjall::{Keyspace, KeyspaceCreateOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::{Batch, ListQuery, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
+use super::{Batch, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
 use crate::disk::{Disk, DiskError};
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
@@ -319,6 +319,18 @@ impl Store for EmbeddedStore {
 
     fn in_namespace(&self, namespace: &str) -> Result<Arc<dyn Store>, StoreError> {
         Ok(Arc::new(self.with_namespace(namespace)?))
+    }
+
+    async fn note(&self, note: Note) -> Result<Option<String>, StoreError> {
+        let key = keys::note(&self.namespace, note);
+        self.read(PartitionId(0), move |view| view.note(&key)).await
+    }
+
+    async fn set_note(&self, note: Note, text: Option<&str>) -> Result<(), StoreError> {
+        let key = keys::note(&self.namespace, note);
+        let value = text.map(|text| crate::disk::seal(&key, text.as_bytes()));
+        let target = self.target(PartitionId(0));
+        self.ask(|reply| Request::Note(target, key, value, reply)).await
     }
 
     async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError> {

@@ -65,6 +65,17 @@ impl View {
         Ok(keys::number_at_end(&key).unwrap_or(0))
     }
 
+    pub(super) fn note(&self, key: &[u8]) -> Result<Option<String>, StoreError> {
+        let value = self.snapshot.get(self.shared.disk.meta(), key);
+        let value = value.map_err(|error| self.corrupt("note", &error))?;
+        let read = |value: fjall::Slice| {
+            let text = disk::unseal(key, &value).map(<[u8]>::to_vec);
+            text.and_then(|text| String::from_utf8(text).ok())
+                .ok_or_else(|| self.corrupt("note", &"its checksum does not fit: bits have flipped"))
+        };
+        value.map(read).transpose()
+    }
+
     pub(super) fn parked(&self) -> Result<Vec<(Entity, Offset)>, StoreError> {
         let beginning = self.place.parked("");
         let parked = self.snapshot.prefix(self.shared.disk.meta(), &beginning);

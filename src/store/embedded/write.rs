@@ -43,7 +43,7 @@ impl Write {
             Request::Renew(target, ..) | Request::Verify(target, ..) | Request::ForgetMarks(target, ..) => {
                 !self.places.contains(&target.place)
             }
-            Request::Take(..) | Request::Release(..) | Request::Owner(..) => true,
+            Request::Take(..) | Request::Release(..) | Request::Owner(..) | Request::Note(..) => true,
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) enum Request {
     Verify(Target, Box<Checkpoint>, u64, Reply<()>),
     /// Take marks out of the history.
     ForgetMarks(Target, Vec<u64>, Reply<()>),
+    /// A key of `meta`, and its sealed value.
+    Note(Target, Vec<u8>, Option<Vec<u8>>, Reply<()>),
 }
 
 /// A batch with its keys and values made, so that the thread only looks and writes.
@@ -163,6 +165,14 @@ impl Writer {
             Request::ForgetMarks(target, numbers, reply) => {
                 for number in numbers {
                     write.batch.remove(self.shared.disk.meta(), target.place.mark(number));
+                }
+                write.places.insert(target.place);
+                write.answer(reply, Ok(()));
+            }
+            Request::Note(target, key, value, reply) => {
+                match value {
+                    Some(value) => write.batch.insert(self.shared.disk.meta(), key, value),
+                    None => write.batch.remove(self.shared.disk.meta(), key),
                 }
                 write.places.insert(target.place);
                 write.answer(reply, Ok(()));

@@ -2,6 +2,7 @@
 
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::PartitionId;
+use crate::store::Note;
 
 /// Makes the keys of one partition of a namespace.
 pub(super) struct Keys {
@@ -46,6 +47,13 @@ impl Keys {
 
     pub(super) fn checkpoints(&self) -> String {
         format!("{}:checkpoints", self.tag)
+    }
+
+    pub(super) fn note(namespace: &str, note: Note) -> String {
+        match note {
+            Note::Resume(partition) => format!("{{{namespace}:{partition}}}:resume"),
+            Note::Route => format!("{{{namespace}}}:route"),
+        }
     }
 
     pub(super) fn parked(&self) -> String {

@@ -22,7 +22,7 @@ use self::connect::{BATCH_LANES, CONTROL_LANE, Connections, READ_LANE};
 use self::keys::Keys;
 use self::reply::Reply;
 use self::script::Call;
-use super::{Batch, ListQuery, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
+use super::{Batch, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
@@ -264,6 +264,23 @@ impl Store for RedisStore {
             ..self.settings.clone()
         };
         Ok(Arc::new(Self::new(settings)?))
+    }
+
+    async fn note(&self, note: Note) -> Result<Option<String>, StoreError> {
+        let mut command = redis::cmd("GET");
+        command.arg(Keys::note(&self.settings.namespace, note));
+        let value = self.connections.query(CONTROL_LANE, &command).await?;
+        Ok(reply::text(&value).map(str::to_owned))
+    }
+
+    async fn set_note(&self, note: Note, text: Option<&str>) -> Result<(), StoreError> {
+        let key = Keys::note(&self.settings.namespace, note);
+        let mut command = redis::cmd(if text.is_some() { "SET" } else { "DEL" });
+        command.arg(key);
+        if let Some(text) = text {
+            command.arg(text);
+        }
+        self.connections.query(CONTROL_LANE, &command).await.map(|_| ())
     }
 
     async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError> {

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use self::world::{Dice, World, fold, messy_log};
 use super::{Input, State};
 use crate::pure::checkpoint::{Checkpoint, PROJECTION_VERSION};
-use crate::pure::place::NextOffset;
+use crate::pure::place::{NextOffset, Offset};
+use crate::pure::record::RecordBatch;
 use crate::pure::recovery::Called;
 
 /// So small that documents are let go and read again all the time.
@@ -48,6 +49,46 @@ fn a_flush_while_serving_is_named_and_redone() {
     world.settle(&mut dice);
     world.check_all();
     assert_eq!(world.named.last(), Some(&Called::SinkLost));
+}
+
+#[test]
+fn a_flood_of_dead_letters_holds_until_an_operator_lets_it_through() {
+    let mut log = RecordBatch::default();
+    for offset in 0..100 {
+        log.push(Offset(offset), 0, Some(b"run/a"), Some(b"<html>"));
+    }
+    let (mut world, mut dice) = (World::new(log, TINY_CACHE), Dice::new(1));
+    let held = |world: &World| {
+        matches!(
+            world.machine.view().state,
+            State::Held {
+                called: Called::DeadLetterShare,
+                ..
+            }
+        )
+    };
+    let mut step = |world: &mut World| {
+        world.feed(10);
+        world.perform(&mut dice, u64::MAX);
+        world.input(Input::Tick {
+            cache_bytes: TINY_CACHE,
+        });
+    };
+    for _ in 0..50 {
+        step(&mut world);
+    }
+    assert!(held(&world), "{:?}", world.machine.view());
+    let before = (world.dead_letters.len(), world.store.checkpoint.clone());
+    assert!(before.0 <= 30, "the flood was stopped: {}", before.0);
+    for _ in 0..50 {
+        step(&mut world);
+        assert!(held(&world), "it does not waver");
+    }
+    assert_eq!(before, (world.dead_letters.len(), world.store.checkpoint.clone()));
+    world.let_through = world.end();
+    world.settle(&mut dice);
+    world.check_all();
+    assert_eq!(world.dead_letters.len(), 100);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::super::{Action, Effect, Failure, Input, Outcome, Partition, Remembered, Setup, State, Streams};
+use super::super::{Action, Effect, Failure, Input, Outcome, Partition, Remembered, Setup, ShareLimit, State, Streams};
 use super::store::StoreState;
 use crate::pure::checkpoint::{Checkpoint, Digest};
 use crate::pure::document::{Applied, Document};
@@ -131,6 +131,7 @@ pub struct World {
     effects: VecDeque<Effect>,
     place: Option<NextOffset>,
     released: bool,
+    pub let_through: NextOffset,
 }
 
 impl World {
@@ -138,6 +139,7 @@ impl World {
         let mut world = Self {
             log,
             first: NextOffset::START,
+            let_through: NextOffset::START,
             store: StoreState::default(),
             group: None,
             dead_letters: Vec::new(),
@@ -277,6 +279,7 @@ impl World {
             namespace_partitions: self.store.checkpoint.as_ref().map(|checkpoint| checkpoint.partitions),
             good_mark: None,
             parked: self.store.parked.clone().into_iter().collect(),
+            let_through: self.let_through,
         }
     }
 
@@ -359,6 +362,10 @@ fn machine(cache_bytes: usize) -> Partition {
         rules: rules(),
         streams: Streams::Kept,
         cache_bytes,
+        dead_letter_share: ShareLimit {
+            permille_max: 500,
+            records_min: 30,
+        },
     };
     Partition::new(setup, Remembered::default())
 }
