@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Access, AccessError};
+use super::{Access, AccessError, Serving};
 use crate::log::{LogError, NewRecord, Role};
 use crate::pure::event::{Rejection, decode_structured};
+use crate::pure::place::{Offset, PartitionId};
 
 /// A legal event on its way.
 #[derive(Clone, Debug)]
@@ -55,24 +56,32 @@ impl Access {
         let started = Instant::now();
         let (ids, records): (Vec<_>, Vec<_>) = publications.into_iter().map(|p| (p.id, p.record)).unzip();
         let results: Vec<Result<_, LogError>> = self.log.append(Role::Events, records).await;
-        let seconds = started.elapsed().as_secs_f64();
-        let done = results.iter().filter(|result| result.is_ok()).count();
-        if let Some(serving) = &self.serving {
-            for (result, count) in [("ok", done), ("error", results.len() - done)] {
-                if count > 0 {
-                    serving.metrics.published(result, seconds, count as u64);
-                }
-            }
-        }
+        self.count(&results, started.elapsed().as_secs_f64());
         let place = |(id, result): (String, Result<_, LogError>)| {
-            result.map_err(AccessError::from).map(
-                |(partition, offset): (crate::pure::place::PartitionId, crate::pure::place::Offset)| Published {
+            result
+                .map_err(AccessError::from)
+                .map(|(partition, offset): (PartitionId, Offset)| Published {
                     id,
                     partition: partition.0,
                     offset: offset.0,
-                },
-            )
+                })
         };
         ids.into_iter().zip(results).map(place).collect()
+    }
+
+    fn count(&self, results: &[Result<(PartitionId, Offset), LogError>], seconds: f64) {
+        let Some(Serving { metrics, .. }) = &self.serving else {
+            return;
+        };
+        let done = results.iter().filter(|result| result.is_ok()).count();
+        for (result, count) in [("ok", done), ("error", results.len() - done)] {
+            if count > 0 {
+                metrics.published(result, seconds, count as u64);
+            }
+        }
+        metrics.sent(done as u64);
+        if let Some(failed) = results.iter().find(|result| result.is_err()).or(results.first()) {
+            metrics.operation("send", seconds, failed);
+        }
     }
 }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::pure::record::{RecordBatch, RecordIdentity};
+use crate::telemetry::KafkaStatistics;
 
 /// What the log says of the events' topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +173,11 @@ pub trait Log: Send + Sync {
     /// Commits the group's offsets.
     async fn commit_group(&self, offsets: Vec<GroupOffset>) -> Result<(), LogError>;
 
+    /// What the client library last told of itself, for those who watch.
+    fn statistics(&self) -> Option<KafkaStatistics> {
+        None
+    }
+
     /// Number of partitions of a topic and bounds of one, for topics other than the events'.
     async fn bounds_of(&self, role: Role, partition: PartitionId) -> Result<Bounds, LogError>;
 }
@@ -185,6 +191,11 @@ pub trait Reader: Send {
     /// # Errors
     /// `Moved`: make a new reader after comparing. `Unreachable`: call again later.
     async fn fetch(&mut self, limits: FetchLimits) -> Result<RecordBatch, LogError>;
+
+    /// The partition's end as far as this reader knows without asking.
+    fn end(&self) -> Option<NextOffset> {
+        None
+    }
 }
 
 /// Membership in the consumer group, kept alive in the background.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use crate::log::Bounds;
 use crate::pure::partition::{State, View};
 use crate::pure::place::{NextOffset, PartitionId};
 
@@ -13,12 +14,10 @@ pub struct PartitionStatus {
     pub partition: PartitionId,
     /// The store's checkpoint; `None` while it is not known.
     pub offset: Option<NextOffset>,
-    /// The log's end; `None` while it is not known.
-    pub end: Option<NextOffset>,
+    /// First offset and end of the log; `None` while they are not known.
+    pub bounds: Option<Bounds>,
     /// Log timestamp of the oldest record in hand that is not visible yet; milliseconds.
     pub oldest_ms: Option<i64>,
-    /// When the backlog that is there now was first seen; milliseconds.
-    pub behind_since_ms: Option<i64>,
     /// In one word, with its reason.
     pub state: State,
     /// Entities whose events wait for a repair.
@@ -28,24 +27,6 @@ pub struct PartitionStatus {
 }
 
 impl PartitionStatus {
-    /// Offsets between checkpoint and end.
-    pub fn lag_events(&self) -> u64 {
-        match (self.offset, self.end) {
-            (Some(offset), Some(end)) => offset.until(end),
-            (None, Some(end)) => end.0,
-            _ => 0,
-        }
-    }
-
-    /// Age of the oldest record not yet applied, in seconds; 0 when there is none.
-    pub fn lag_seconds(&self, now_ms: i64) -> f64 {
-        if self.lag_events() == 0 && self.oldest_ms.is_none() {
-            return 0.0;
-        }
-        let since = self.oldest_ms.or(self.behind_since_ms).unwrap_or(now_ms);
-        (now_ms.saturating_sub(since).max(0)) as f64 / 1000.0
-    }
-
     /// `running`, `held`, `retrying`, or `recovering`.
     pub fn state_name(&self) -> &'static str {
         match self.state {
@@ -100,9 +81,8 @@ impl StatusBoard {
         let status = partitions.entry(partition).or_insert_with(|| PartitionStatus {
             partition,
             offset: None,
-            end: None,
+            bounds: None,
             oldest_ms: None,
-            behind_since_ms: None,
             state: State::Recovering,
             parked: 0,
             owner: owner.to_owned(),
@@ -113,22 +93,17 @@ impl StatusBoard {
         status.parked = view.parked;
     }
 
-    /// Takes note of the log's end; returns the partition as it stands then.
-    pub(super) fn saw_end(&self, partition: PartitionId, end: NextOffset, now_ms: i64) -> Option<PartitionStatus> {
+    /// Takes note of the log's bounds; returns the partition as it stands then.
+    pub(super) fn saw_bounds(&self, partition: PartitionId, bounds: Bounds) -> Option<PartitionStatus> {
         let mut partitions = self.lock();
         let status = partitions.get_mut(&partition)?;
-        status.end = Some(end);
-        if status.lag_events() == 0 {
-            status.behind_since_ms = None;
-        } else if status.behind_since_ms.is_none() {
-            status.behind_since_ms = Some(now_ms);
-        }
+        status.bounds = Some(bounds);
         Some(status.clone())
     }
 
     /// The log's end as last seen.
     pub(super) fn end(&self, partition: PartitionId) -> Option<NextOffset> {
-        self.lock().get(&partition)?.end
+        Some(self.lock().get(&partition)?.bounds?.end)
     }
 
     pub(super) fn forget(&self, partition: PartitionId) {

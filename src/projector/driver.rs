@@ -123,7 +123,7 @@ impl Driver {
                 Some(Control::Stop) | None => Some(Input::Stop),
             },
             _ = tick.tick() => Some(Input::Tick { cache_bytes: self.cache_bytes }),
-            fetched = fetch(&self.doer, &mut self.reader, self.place, self.shared.limits), if wants => match fetched {
+            fetched = fetch(&self.doer, &self.shared, &mut self.reader, self.place), if wants => match fetched {
                 Ok(records) if records.next().is_none() => None,
                 Ok(records) => {
                     self.place = records.next().or(self.place);
@@ -236,7 +236,11 @@ impl Driver {
         let (partition, metrics) = (self.doer.partition, &self.shared.metrics);
         let next = visible.checkpoint.next;
         metrics.events(visible.accepted, visible.duplicates, visible.dead_letters);
-        let lag = self.shared.board.end(partition).map_or(0, |end| next.until(end));
+        metrics.sent(visible.dead_letters);
+        // The reader knows what the last fetch told, the board what was asked for in the last second.
+        let read = self.reader.as_ref().and_then(|reader| reader.end());
+        let end = read.max(self.shared.board.end(partition));
+        let lag = end.map_or(0, |end| next.until(end));
         metrics.committed(partition, lag);
         let now = now_ms();
         for timestamp in visible.timestamps_ms.iter().filter(|timestamp| **timestamp >= 0) {
@@ -255,16 +259,23 @@ impl Driver {
 /// The next records of the place that the machine named. Dropping the future loses nothing.
 async fn fetch(
     doer: &Doer,
+    shared: &Shared,
     reader: &mut Option<Box<dyn Reader>>,
     place: Option<NextOffset>,
-    limits: FetchLimits,
 ) -> Result<RecordBatch, LogError> {
     let reader = match (reader, place) {
         (Some(reader), _) => reader,
         (slot, Some(from)) => slot.insert(doer.log.reader(Role::Events, doer.partition, from).await?),
         (None, None) => return Ok(RecordBatch::default()),
     };
-    reader.fetch(limits).await
+    let started = std::time::Instant::now();
+    let fetched = reader.fetch(shared.limits).await;
+    let waited_in_vain = fetched.as_ref().is_ok_and(RecordBatch::is_empty);
+    if !waited_in_vain {
+        let seconds = started.elapsed().as_secs_f64();
+        shared.metrics.operation("poll", seconds, &fetched);
+    }
+    fetched
 }
 
 fn name(effect: &Effect) -> &'static str {

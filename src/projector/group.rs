@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -11,12 +11,13 @@ use tracing::warn;
 
 use crate::log::{GroupOffset, Log};
 use crate::pure::place::PartitionId;
+use crate::telemetry::Metrics;
 
 /// How far the group's offset may stay behind the checkpoint.
 const EVERY: Duration = Duration::from_millis(250);
 
 /// Runs until the queue is closed, then flushes.
-pub(super) async fn commit_offsets(log: Arc<dyn Log>, mut offsets: mpsc::Receiver<GroupOffset>) {
+pub(super) async fn commit_offsets(log: Arc<dyn Log>, metrics: Arc<Metrics>, mut offsets: mpsc::Receiver<GroupOffset>) {
     let mut pending: BTreeMap<PartitionId, GroupOffset> = BTreeMap::new();
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -24,21 +25,24 @@ pub(super) async fn commit_offsets(log: Arc<dyn Log>, mut offsets: mpsc::Receive
     loop {
         tokio::select! {
             biased;
-            _ = tick.tick() => flush(&*log, &mut pending, &mut failures).await,
+            _ = tick.tick() => flush(&*log, &metrics, &mut pending, &mut failures).await,
             offset = offsets.recv() => match offset {
                 Some(offset) => _ = pending.insert(offset.partition, offset),
                 None => break,
             },
         }
     }
-    flush(&*log, &mut pending, &mut failures).await;
+    flush(&*log, &metrics, &mut pending, &mut failures).await;
 }
 
-async fn flush(log: &dyn Log, pending: &mut BTreeMap<PartitionId, GroupOffset>, failures: &mut u32) {
+async fn flush(log: &dyn Log, metrics: &Metrics, pending: &mut BTreeMap<PartitionId, GroupOffset>, failures: &mut u32) {
     if pending.is_empty() {
         return;
     }
-    match log.commit_group(pending.values().cloned().collect()).await {
+    let started = Instant::now();
+    let committed = log.commit_group(pending.values().cloned().collect()).await;
+    metrics.operation("commit", started.elapsed().as_secs_f64(), &committed);
+    match committed {
         Ok(()) => {
             pending.clear();
             *failures = 0;

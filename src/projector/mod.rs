@@ -80,15 +80,23 @@ pub async fn run(
     let (group_sender, group_receiver) = mpsc::channel(1024);
     let mut background = JoinSet::new();
     let quiet = CancellationToken::new();
-    background.spawn(group::commit_offsets(Arc::clone(&log), group_receiver));
+    background.spawn(group::commit_offsets(
+        Arc::clone(&log),
+        Arc::clone(&metrics),
+        group_receiver,
+    ));
     let (watch_sender, watch_receiver) = mpsc::channel(CONTROL_QUEUE);
     let watching = watch::Watch {
         log: Arc::clone(&log),
+        store: Arc::clone(&store),
         board: Arc::clone(&board),
         metrics: Arc::clone(&metrics),
         changed: watch_sender,
+        oldest: BTreeMap::new(),
     };
     background.spawn(watching.run(quiet.clone()));
+    let memory = watch::watch_memory(Arc::clone(&store), Arc::clone(&metrics), quiet.clone());
+    background.spawn(memory);
     let mut assignments = Assignments {
         shared: Shared {
             metrics,

@@ -22,6 +22,7 @@ pub(super) async fn publish(State(app): State<App>, headers: HeaderMap, body: By
     let mut publications: Vec<Publication> = Vec::with_capacity(events.len());
     for (i, event) in events.iter().enumerate() {
         publications.push(prepare_event(event, max_bytes).map_err(|rejection| {
+            app.serving.metrics.rejected(events.len() as u64);
             let detail = json!({"index": i, "reason": rejection.reason.name()});
             let status = match rejection.reason.name() {
                 "too_large" => StatusCode::PAYLOAD_TOO_LARGE,

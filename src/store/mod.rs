@@ -14,6 +14,7 @@ pub use crate::pure::batch::{Batch, DocumentWrite, EventWrite, Stored};
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
+use crate::telemetry::StoreMemory;
 
 /// Who may write a partition: `projector/<instance>/<random>` or `operator/<who>/<random>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +126,11 @@ pub enum StoreError {
 pub trait Store: Send + Sync {
     /// Checks that the store can be trusted (version, eviction policy, rights). Returns warnings.
     async fn check(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Memory in use, and its limit; `None` where the store has no such thing.
+    async fn memory(&self) -> Result<Option<StoreMemory>, StoreError> {
+        Ok(None)
+    }
 
     /// Takes the partition for `owner`, unless an operator's lease is live, and tells what is there.
     ///

@@ -5,4 +5,4 @@
 pub mod logs;
 mod metrics;
 
-pub use metrics::{DRIFT_REASONS, Metrics};
+pub use metrics::{DRIFT_REASONS, KafkaStatistics, Metrics, StoreMemory};

@@ -16,6 +16,7 @@ mod entities;
 mod held;
 mod migrate;
 mod redrive;
+mod metrics;
 mod servers;
 mod sink_faults;
 mod topic;

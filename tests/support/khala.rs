@@ -100,6 +100,19 @@ impl Khala {
         Ok((status, body))
     }
 
+    /// Where it serves HTTP: `host:port`.
+    pub fn http(&self) -> &str {
+        &self.http
+    }
+
+    /// Publishes one event over HTTP.
+    pub fn publish_http(&self, event: &str) {
+        let url = format!("http://{}/v1/events", self.http);
+        let request = ureq::post(url).header("content-type", "application/cloudevents+json");
+        let response = request.send(event).expect("202");
+        assert_eq!(response.status(), 202);
+    }
+
     /// All samples of `/metrics`.
     pub fn metrics(&self) -> Vec<Sample> {
         let (status, body) = self.get("/metrics").unwrap_or_default();

@@ -68,6 +68,11 @@ impl Reader for EmbeddedReader {
         self.cursor = cursor;
         Ok(batch)
     }
+
+    fn end(&self) -> Option<NextOffset> {
+        let bounds = self.shared.topics[index(self.role)].bounds(self.partition);
+        bounds.ok().map(|bounds| bounds.end)
+    }
 }
 
 /// One read on a thread that may block.

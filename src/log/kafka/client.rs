@@ -1,7 +1,7 @@
 //! What librdkafka tells from its own threads: logs, errors, rebalances. It is noted or sent on; nothing is decided.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -11,6 +11,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use super::statistics::Reports;
 use crate::log::Assignment;
 use crate::pure::place::PartitionId;
 
@@ -22,7 +23,7 @@ fn log_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
     }
 }
 
-/// For clients that ask and send.
+/// For clients that ask.
 pub(super) struct QuietContext;
 
 impl ClientContext for QuietContext {
@@ -37,14 +38,39 @@ impl ClientContext for QuietContext {
 
 impl ConsumerContext for QuietContext {}
 
+/// For the client that sends.
+pub(super) struct SendContext(pub(super) Arc<Reports>);
+
+impl ClientContext for SendContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_line(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "kafka");
+    }
+
+    fn stats_raw(&self, json: &[u8]) {
+        self.0.take("send", json);
+    }
+}
+
 /// For the client that fetches: counts troubles with brokers, so that readers stop and compare.
-#[derive(Default)]
 pub(super) struct FetchContext {
     troubles: AtomicU64,
     last: Mutex<String>,
+    reports: Arc<Reports>,
 }
 
 impl FetchContext {
+    pub(super) fn new(reports: Arc<Reports>) -> Self {
+        Self {
+            troubles: AtomicU64::new(0),
+            last: Mutex::default(),
+            reports,
+        }
+    }
+
     pub(super) fn troubles(&self) -> u64 {
         self.troubles.load(Ordering::Acquire)
     }
@@ -64,6 +90,10 @@ impl ClientContext for FetchContext {
         reason.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
         self.troubles.fetch_add(1, Ordering::AcqRel);
     }
+
+    fn stats_raw(&self, json: &[u8]) {
+        self.reports.take("fetch", json);
+    }
 }
 
 impl ConsumerContext for FetchContext {}
@@ -71,6 +101,7 @@ impl ConsumerContext for FetchContext {}
 /// For the member of the group: sends assignments on, and pauses what it is assigned, since it never fetches.
 pub(super) struct MemberContext {
     pub(super) changes: mpsc::Sender<Assignment>,
+    pub(super) reports: Arc<Reports>,
 }
 
 impl ClientContext for MemberContext {
@@ -80,6 +111,10 @@ impl ClientContext for MemberContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "kafka");
+    }
+
+    fn stats_raw(&self, json: &[u8]) {
+        self.reports.take("member", json);
     }
 }
 

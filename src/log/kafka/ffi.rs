@@ -95,6 +95,16 @@ unsafe fn bytes<'a>(start: *mut c_void, length: usize) -> Option<&'a [u8]> {
     Some(unsafe { std::slice::from_raw_parts(start.cast::<u8>().cast_const(), length) })
 }
 
+/// The partition's end as the last fetch told it, without asking; `None` before the first.
+pub(super) fn known_end(client: *mut sys::RDKafka, topic: &CStr, partition: i32) -> Option<u64> {
+    let (mut low, mut high) = (0, 0);
+    // SAFETY: a live client, a NUL-terminated name, out-parameters of the right type.
+    let found =
+        unsafe { sys::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition, &raw mut low, &raw mut high) };
+    let known = found == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+    known.then(|| u64::try_from(high).ok()).flatten() // negative: not known yet
+}
+
 /// The queue of one partition, taken out of the consumer's common one.
 pub(super) struct PartitionQueue {
     queue: NonNull<sys::RDKafkaQueue>,

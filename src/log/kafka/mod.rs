@@ -10,6 +10,7 @@ mod lookup;
 mod member;
 mod properties;
 mod reader;
+mod statistics;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -24,14 +25,16 @@ use rdkafka::metadata::Metadata;
 use rdkafka::producer::{FutureProducer, Producer};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
-use self::client::{FetchContext, MemberContext, QuietContext};
+use self::client::{FetchContext, MemberContext, QuietContext, SendContext};
 use self::errors::explain;
 use self::member::{CHANGES_QUEUE, Current, KafkaMembership};
 use self::properties::Client;
 use self::reader::{Fetcher, KafkaReader};
+use self::statistics::Reports;
 use super::{Bounds, GroupOffset, Log, LogError, Membership, NewRecord, Reader, Role, Topic};
 use crate::pure::place::{NextOffset, Offset, PartitionId, Partitioner};
 use crate::pure::record::RecordIdentity;
+use crate::telemetry::KafkaStatistics;
 
 /// How long one question to the brokers may take.
 const CALL_PATIENCE: Duration = Duration::from_secs(5);
@@ -73,8 +76,9 @@ pub struct KafkaLog {
     fetcher: OnceLock<Arc<Fetcher>>,
     /// Reads single records, once one was asked for.
     looker: tokio::sync::Mutex<Option<Arc<Fetcher>>>,
-    producer: OnceLock<FutureProducer<QuietContext>>,
+    producer: OnceLock<FutureProducer<SendContext>>,
     member: Current,
+    reports: Arc<Reports>,
     partitions: Mutex<Option<(u32, Instant)>>,
 }
 
@@ -92,6 +96,7 @@ impl KafkaLog {
             looker: tokio::sync::Mutex::default(),
             producer: OnceLock::new(),
             member: Current::default(),
+            reports: Arc::default(),
             partitions: Mutex::default(),
         };
         log.asking()?; // tells of properties that librdkafka does not know
@@ -117,7 +122,7 @@ impl KafkaLog {
             return Ok(asking);
         }
         let make = |config: &ClientConfig| config.create_with_context(QuietContext);
-        let asking = Arc::new(self.client(Client::Fetch, make)?);
+        let asking = Arc::new(self.client(Client::Ask, make)?);
         serve_events(&asking)?;
         Ok(self.asking.get_or_init(|| asking))
     }
@@ -150,17 +155,18 @@ impl KafkaLog {
     }
 
     fn new_fetcher(&self, client: Client) -> Result<Arc<Fetcher>, LogError> {
-        let make = |config: &ClientConfig| config.create_with_context(FetchContext::default());
+        let make = |config: &ClientConfig| config.create_with_context(FetchContext::new(Arc::clone(&self.reports)));
         let fetcher = Fetcher::new(self.client(client, make)?);
         serve_events(&fetcher.consumer)?;
         Ok(fetcher)
     }
 
-    fn producer(&self) -> Result<&FutureProducer<QuietContext>, LogError> {
+    fn producer(&self) -> Result<&FutureProducer<SendContext>, LogError> {
         if let Some(producer) = self.producer.get() {
             return Ok(producer);
         }
-        let producer = self.client(Client::Produce, |config| config.create_with_context(QuietContext))?;
+        let context = SendContext(Arc::clone(&self.reports));
+        let producer = self.client(Client::Produce, |config| config.create_with_context(context))?;
         Ok(self.producer.get_or_init(|| producer))
     }
 
@@ -253,7 +259,8 @@ impl Log for KafkaLog {
 
     async fn join(&self) -> Result<Box<dyn Membership>, LogError> {
         let (changes, receiver) = tokio::sync::mpsc::channel(CHANGES_QUEUE);
-        let make = |config: &ClientConfig| config.create_with_context(MemberContext { changes });
+        let reports = Arc::clone(&self.reports);
+        let make = |config: &ClientConfig| config.create_with_context(MemberContext { changes, reports });
         let consumer: BaseConsumer<MemberContext> = self.client(Client::Member, make)?;
         let topic = &self.settings.topic;
         consumer
@@ -301,6 +308,10 @@ impl Log for KafkaLog {
             }
         })
         .await
+    }
+
+    fn statistics(&self) -> Option<KafkaStatistics> {
+        self.reports.sum()
     }
 
     async fn bounds_of(&self, role: Role, partition: PartitionId) -> Result<Bounds, LogError> {

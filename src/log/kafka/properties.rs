@@ -37,6 +37,7 @@ const DEFAULTS: &[(&str, &str, Use)] = &[
     ("socket.nagle.disable", "true", Use::Any),
     ("topic.metadata.refresh.interval.ms", "5000", Use::Any),
     ("reconnect.backoff.max.ms", "2000", Use::Any),
+    ("statistics.interval.ms", "10000", Use::Any),
     ("fetch.queue.backoff.ms", "2", Use::Consumer),
     ("fetch.wait.max.ms", "100", Use::Consumer),
     ("fetch.error.backoff.ms", "100", Use::Consumer),
@@ -69,8 +70,10 @@ enum Use {
 /// What a client is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Client {
-    /// Fetches and asks.
+    /// Fetches.
     Fetch,
+    /// Asks and compares.
+    Ask,
     /// Reads single records: the next question must not wait for a fetch behind the last one's answer.
     Look,
     /// Is a member of the group.
@@ -142,6 +145,9 @@ pub(super) fn config(settings: &KafkaSettings, client: Client) -> ClientConfig {
     if side == Use::Producer {
         let largest = (2 * settings.max_event_bytes + super::HEADER_BYTES).max(1 << 20);
         config.set("message.max.bytes", largest.to_string());
+    }
+    if matches!(client, Client::Ask | Client::Look) {
+        config.set("statistics.interval.ms", "0"); // what they do is seldom, and no part of the way of an event
     }
     config.set("bootstrap.servers", &settings.bootstrap);
     config.set_log_level(RDKafkaLogLevel::Warning);

@@ -3,6 +3,7 @@
 //! applied record is compared before going on (KIP-320).
 
 use std::collections::VecDeque;
+use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use super::client::FetchContext;
 use super::errors::explain;
-use super::ffi::{Message, PartitionQueue};
+use super::ffi::{Message, PartitionQueue, known_end};
 use crate::log::{FetchLimits, LogError, Reader};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
@@ -60,6 +61,7 @@ pub(super) struct KafkaReader {
     fetcher: Arc<Fetcher>,
     address: String,
     topic: String,
+    name: CString,
     partition: PartitionId,
     next: NextOffset,
     epoch: Option<i32>,
@@ -92,6 +94,7 @@ impl KafkaReader {
             fetcher: Arc::clone(fetcher),
             address: address.to_owned(),
             topic: topic.to_owned(),
+            name: CString::new(topic).unwrap_or_default(),
             partition,
             next: from,
             epoch: None,
@@ -185,6 +188,11 @@ impl Reader for KafkaReader {
                 return Ok(batch);
             }
         }
+    }
+
+    fn end(&self) -> Option<NextOffset> {
+        let client = self.fetcher.consumer.client().native_ptr();
+        known_end(client, &self.name, self.partition.0 as i32).map(NextOffset)
     }
 }
 

@@ -26,6 +26,7 @@ use super::{Batch, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, St
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
+use crate::telemetry::StoreMemory;
 
 /// The most marks read when a partition is opened.
 const MARKS_MAX: usize = 1000;
@@ -123,6 +124,10 @@ fn push_identity(call: &mut Call<'_>, identity: Option<&Identity>) {
 impl Store for RedisStore {
     async fn check(&self) -> Result<Vec<String>, StoreError> {
         read::check(&self.connections, &self.settings).await
+    }
+
+    async fn memory(&self) -> Result<Option<StoreMemory>, StoreError> {
+        read::memory(&self.connections).await
     }
 
     async fn open(&self, partition: PartitionId, owner: &Owner, lease: Duration) -> Result<Opened, StoreError> {

@@ -14,6 +14,7 @@ use crate::pure::checkpoint::Checkpoint;
 use crate::pure::entity::{Entity, ID_BYTES_MAX};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::store::{ListQuery, Owner, StoreError, StreamEntry};
+use crate::telemetry::StoreMemory;
 
 /// How often a waiting reader looks for new events.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -204,6 +205,34 @@ pub(super) async fn check(connections: &Connections, settings: &RedisSettings) -
         ));
     }
     Ok(warnings)
+}
+
+/// Of a cluster, the node that is fullest.
+pub(super) async fn memory(connections: &Connections) -> Result<Option<StoreMemory>, StoreError> {
+    let answer = connections.query(READ_LANE, &command(&["INFO", "memory"])).await?;
+    let texts: Vec<&Value> = match &answer {
+        Value::Map(nodes) => nodes.iter().map(|(_, text)| text).collect(),
+        one => vec![one],
+    };
+    let nodes = texts.into_iter().filter_map(|info| memory_in(text(info)?));
+    let share = |node: &StoreMemory| {
+        node.limit_bytes
+            .map_or(0, |limit| node.used_bytes.saturating_mul(1_000) / limit)
+    };
+    Ok(nodes.max_by_key(|node| (share(node), node.used_bytes)))
+}
+
+fn memory_in(info: &str) -> Option<StoreMemory> {
+    let number = |name: &str| -> Option<u64> {
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().parse().ok()
+    };
+    Some(StoreMemory {
+        used_bytes: number("used_memory")?,
+        limit_bytes: number("maxmemory").filter(|limit| *limit > 0),
+    })
 }
 
 async fn check_version(connections: &Connections, warnings: &mut Vec<String>) -> Result<(), StoreError> {

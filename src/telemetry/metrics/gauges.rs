@@ -1,9 +1,11 @@
 //! Gauges of each assigned partition, read when somebody scrapes.
 //! In: the latest numbers of a partition. Out: one series a partition (and reason).
-//! Invariant: a partition that is not assigned any more is not observed, and so has no series.
+//! Invariant: a partition that is not assigned any more is not observed, and so has no series. An age is told as of the
+//! scrape: it grows while log or store are away.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter};
@@ -23,7 +25,8 @@ pub(super) struct Gauges(Mutex<BTreeMap<PartitionId, PartitionGauges>>);
 #[derive(Default)]
 pub(super) struct PartitionGauges {
     pub backlog_events: u64,
-    pub lag_seconds: f64,
+    /// Log timestamp of the oldest record not yet applied; milliseconds. `None`: there is none.
+    pub oldest_ms: Option<i64>,
     pub held: BTreeMap<&'static str, u64>,
 }
 
@@ -49,8 +52,9 @@ impl Gauges {
             .build();
         let gauges = Arc::clone(self);
         let observe = move |observer: &dyn AsyncInstrument<f64>| {
+            let now_ms = now_ms();
             for (partition, gauges) in gauges.lock().iter() {
-                observer.observe(gauges.lag_seconds, &[label(*partition)]);
+                observer.observe(age_seconds(gauges.oldest_ms, now_ms), &[label(*partition)]);
             }
         };
         let help = "Age of the oldest event that is not applied yet.";
@@ -79,6 +83,37 @@ impl Gauges {
     }
 }
 
+/// Age of a record; 0 if there is none, or if its timestamp lies in the future.
+fn age_seconds(timestamp_ms: Option<i64>, now_ms: i64) -> f64 {
+    timestamp_ms.map_or(0.0, |then| now_ms.saturating_sub(then).max(0) as f64 / 1000.0)
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as i64)
+}
+
 fn label(partition: PartitionId) -> KeyValue {
     KeyValue::new("partition", i64::from(partition.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_never_negative_and_nothing_has_none() {
+        for (timestamp_ms, seconds) in [
+            (None, 0.0),
+            (Some(8_500), 1.5),
+            (Some(10_000), 0.0),
+            (Some(99_000), 0.0),
+        ] {
+            assert_eq!(
+                age_seconds(timestamp_ms, 10_000).to_bits(),
+                f64::to_bits(seconds),
+                "{timestamp_ms:?}"
+            );
+        }
+    }
 }

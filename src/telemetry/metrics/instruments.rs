@@ -71,6 +71,16 @@ pub(super) fn gauge(meter: &Meter, name: &'static str, help: &'static str) -> Ga
     meter.f64_gauge(name).with_unit("s").with_description(help).build()
 }
 
+/// Which build this is.
+pub(super) fn build_info(meter: &Meter) {
+    let labels = [KeyValue::new("version", env!("CARGO_PKG_VERSION"))];
+    let gauge = meter.u64_observable_gauge("khala.build_info");
+    gauge
+        .with_description("1, with the version as a label.")
+        .with_callback(move |observer| observer.observe(1, &labels))
+        .build();
+}
+
 pub(super) fn messages(meter: &Meter, name: &'static str, help: &'static str) -> Counter<u64> {
     meter
         .u64_counter(name)
@@ -118,6 +128,8 @@ pub(super) struct Messaging {
     pub send: Vec<KeyValue>,
     pub process: Vec<KeyValue>,
     pub operations: BTreeMap<&'static str, Vec<KeyValue>>,
+    /// The same, with `error.type`.
+    pub failed_operations: BTreeMap<&'static str, Vec<KeyValue>>,
 }
 
 impl Messaging {
@@ -128,15 +140,23 @@ impl Messaging {
                 KeyValue::new("messaging.system", system),
             ]
         };
-        let operation = |(name, kind): (&'static str, &'static str)| {
+        let labels = |(name, kind): (&'static str, &'static str)| {
             let kind = KeyValue::new("messaging.operation.type", kind);
-            (name, base(name).into_iter().chain([kind]).collect())
+            (name, base(name).into_iter().chain([kind]).collect::<Vec<_>>())
         };
+        let operations: BTreeMap<_, _> = OPERATIONS.into_iter().map(labels).collect();
+        let mut failed_operations = operations.clone();
+        // The convention's word for an error of no further kind.
+        let failed = KeyValue::new("error.type", "_OTHER");
+        failed_operations
+            .values_mut()
+            .for_each(|labels| labels.push(failed.clone()));
         Self {
             poll: base("poll"),
             send: base("send"),
             process: base("process"),
-            operations: OPERATIONS.into_iter().map(operation).collect(),
+            operations,
+            failed_operations,
         }
     }
 }

@@ -6,6 +6,8 @@
 
 mod gauges;
 mod instruments;
+mod peers;
+mod process;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +20,9 @@ use prometheus::{Registry, TextEncoder};
 
 use crate::pure::place::PartitionId;
 use gauges::Gauges;
-use instruments::{Labelled, Messaging, Replays, gauge, lag_events, messages, provider, seconds};
+use instruments::{Labelled, Messaging, Replays, build_info, gauge, lag_events, messages, provider, seconds};
+use peers::Peers;
+pub use peers::{KafkaStatistics, StoreMemory};
 
 /// All reasons of `khala_projection_drift_total`.
 pub const DRIFT_REASONS: [&str; 10] = [
@@ -43,6 +47,7 @@ pub struct Metrics {
     /// Keeps the instruments alive.
     _provider: SdkMeterProvider,
     gauges: Arc<Gauges>,
+    peers: Arc<Peers>,
     lag_events: Histogram<u64>,
     latency: Histogram<f64>,
     writes: Labelled,
@@ -76,7 +81,12 @@ impl Metrics {
         let meter = provider.meter("khala");
         let gauges = Arc::new(Gauges::default());
         gauges.register(&meter);
+        let peers = Arc::new(Peers::default());
+        peers.register(&meter);
+        process::register(&meter);
+        build_info(&meter);
         let messaging = Messaging::new(system);
+        let counted = |name, help, label, values| Labelled::new(&meter, name, help, label, values);
         let metrics = Self {
             lag_events: lag_events(&meter),
             latency: seconds(
@@ -84,27 +94,9 @@ impl Metrics {
                 "khala.projection.latency",
                 "Record timestamp until visible in the store.",
             ),
-            writes: Labelled::new(
-                &meter,
-                "khala.projection.writes",
-                "Store commits.",
-                "result",
-                &WRITE_RESULTS,
-            ),
-            events: Labelled::new(
-                &meter,
-                "khala.projection.events",
-                "Records applied.",
-                "result",
-                &EVENT_RESULTS,
-            ),
-            drift: Labelled::new(
-                &meter,
-                "khala.projection.drift",
-                "Drift found.",
-                "reason",
-                &DRIFT_REASONS,
-            ),
+            writes: counted("khala.projection.writes", "Store commits.", "result", &WRITE_RESULTS),
+            events: counted("khala.projection.events", "Records applied.", "result", &EVENT_RESULTS),
+            drift: counted("khala.projection.drift", "Drift found.", "reason", &DRIFT_REASONS),
             replays: Replays::new(&meter),
             audit_last_success: gauge(
                 &meter,
@@ -116,7 +108,7 @@ impl Metrics {
                 "khala.replay.horizon",
                 "How far back a replay can go: the shortest over all partitions; no series while not known.",
             ),
-            published: Labelled::new(&meter, "khala.publish", "Events published.", "result", &PUBLISH_RESULTS),
+            published: counted("khala.publish", "Events published.", "result", &PUBLISH_RESULTS),
             publish_duration: seconds(
                 &meter,
                 "khala.publish.duration",
@@ -132,6 +124,7 @@ impl Metrics {
             operation_duration: seconds(&meter, "messaging.client.operation.duration", "One call to the log."),
             messaging,
             gauges,
+            peers,
             registry,
             _provider: provider,
         };
@@ -143,7 +136,12 @@ impl Metrics {
     /// A commit of `partition` went through; the log's end is `lag_events` past it.
     pub fn committed(&self, partition: PartitionId, lag_events: u64) {
         self.lag_events.record(lag_events, &[]);
-        self.gauges.lock().entry(partition).or_default().backlog_events = lag_events;
+        let mut partitions = self.gauges.lock();
+        let gauges = partitions.entry(partition).or_default();
+        gauges.backlog_events = lag_events;
+        if lag_events == 0 {
+            gauges.oldest_ms = None;
+        }
     }
 
     /// `count` records became visible `seconds` after their timestamp.
@@ -188,12 +186,22 @@ impl Metrics {
         self.replay_horizon.record(seconds.max(0.0), &[]);
     }
 
-    /// What `partition` has yet to apply: events, and the age of the oldest of them in seconds.
-    pub fn backlog(&self, partition: PartitionId, events: u64, lag_seconds: f64) {
+    /// What `partition` has yet to apply: events, and the log timestamp of the oldest of them in milliseconds.
+    pub fn backlog(&self, partition: PartitionId, events: u64, oldest_ms: Option<i64>) {
         let mut partitions = self.gauges.lock();
         let gauges = partitions.entry(partition).or_default();
         gauges.backlog_events = events;
-        gauges.lag_seconds = lag_seconds.max(0.0);
+        gauges.oldest_ms = oldest_ms;
+    }
+
+    /// librdkafka's latest statistics.
+    pub fn kafka(&self, statistics: KafkaStatistics) {
+        self.peers.set_kafka(statistics);
+    }
+
+    /// The store's memory; `None`: not known now.
+    pub fn store_memory(&self, memory: Option<StoreMemory>) {
+        self.peers.set_memory(memory);
     }
 
     /// `partition` is held for this reason, or not any more; earlier reasons go to 0.
@@ -213,7 +221,12 @@ impl Metrics {
         self.gauges.lock().remove(&partition);
     }
 
-    /// A call that published `count` events ended after `seconds`: `ok`, `rejected` (bad events) or `error`.
+    /// A request with a bad event was refused with all of its `count` events; the log was not asked.
+    pub fn rejected(&self, count: u64) {
+        self.published.add("rejected", count);
+    }
+
+    /// A call that published `count` events ended after `seconds`: `ok` or `error`.
     pub fn published(&self, result: &'static str, seconds: f64, count: u64) {
         self.published.add(result, count);
         if let Some(labels) = self.published.labels.get(result) {
@@ -236,9 +249,13 @@ impl Metrics {
         self.process_duration.record(seconds, &self.messaging.process);
     }
 
-    /// A call to the log: `send`, `poll` or `commit`; other names count nothing.
-    pub fn operation(&self, name: &'static str, seconds: f64) {
-        if let Some(labels) = self.messaging.operations.get(name) {
+    /// A call to the log that went well or not: `send`, `poll` or `commit`; other names count nothing.
+    pub fn operation<T, E>(&self, name: &'static str, seconds: f64, result: &Result<T, E>) {
+        let operations = match result {
+            Ok(_) => &self.messaging.operations,
+            Err(_) => &self.messaging.failed_operations,
+        };
+        if let Some(labels) = operations.get(name) {
             self.operation_duration.record(seconds, labels);
         }
     }
