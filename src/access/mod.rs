@@ -1,6 +1,6 @@
 //! What commands and HTTP do alike: publish, read documents and streams, tell how things stand.
 //! In: a log, a store, settings; in a server also its board. Out: values that serialise, or an error that says
-//! what a caller does about it. Invariant: nothing here writes to the store.
+//! what a caller does about it. Invariant: only repairs write to the store.
 
 mod dead_letters;
 mod documents;
@@ -8,6 +8,7 @@ mod migrate;
 mod open;
 mod publish;
 mod redrive;
+mod replay;
 mod resume;
 mod status;
 
@@ -21,6 +22,7 @@ pub use self::migrate::{Migration, migrate};
 pub use self::open::{Opened, open, open_log, open_store, projector_settings};
 pub use self::publish::{Publication, Published, prepare_event};
 pub use self::redrive::{Chosen, Effort, Fate, LETTERS_MAX, RedriveReport, RedriveRequest, RedrivenLetter};
+pub use self::replay::{ReplayProgress, ReplayReport, ReplayRequest, ReplayedPartition, Told};
 pub use self::resume::{LetThrough, ResumeRequest};
 pub use self::status::{CheckpointRow, PartitionRow, StatusReport, Totals};
 

@@ -88,6 +88,15 @@ pub(super) enum Command {
         #[arg(long, value_name = "N", default_value_t = 10)]
         limit: usize,
     },
+    /// Put documents back to a mark and redo them from the log
+    #[command(
+        after_help = "Examples:\n  khala replay                                 from the last good mark\n  \
+        khala replay --from verified --partition 3\n  khala replay --from offset 1200 --partition 3\n  \
+        khala replay --from time 2026-02-19T12:00:00Z\n\n\
+        Events go on being published and, in other partitions, projected. It may be interrupted at any time:\n\
+        whoever projects next finishes it. `khala checkpoints` shows the marks."
+    )]
+    Replay(ReplayArgs),
     /// Records that were no legal events
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
@@ -140,6 +149,16 @@ pub(super) struct DemoArgs {
     /// The process that is killed on purpose
     #[arg(long, hide = true)]
     pub projector: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ReplayArgs {
+    /// Only this partition
+    #[arg(long, value_name = "P")]
+    pub partition: Option<u32>,
+    /// `last-good`, `verified`, `earliest`, `offset N` or `time T`
+    #[arg(long, value_name = "MARK", num_args = 1..=2, default_value = "last-good")]
+    pub from: Vec<String>,
 }
 
 #[derive(clap::Args)]

@@ -9,7 +9,7 @@ use super::exit::{Exit, Failure};
 use super::remote::Remote;
 use crate::access::{
     Access, AccessError, CheckpointRow, DeadLetter, LetThrough, ListRequest, Opened, Page, Publication, Published,
-    RedriveReport, RedriveRequest, ResumeRequest, StatusReport, StreamEvent, open,
+    RedriveReport, RedriveRequest, ReplayReport, ReplayRequest, ResumeRequest, StatusReport, StreamEvent, Told, open,
 };
 use crate::config::{LogTarget, Settings, StoreTarget};
 use crate::projector::now_ms;
@@ -81,6 +81,13 @@ impl Door {
         match self {
             Self::Direct(access) => access.events(entity, after, limit, wait).await,
             Self::Remote(remote) => remote.events(entity, after, limit, wait).await,
+        }
+    }
+
+    pub(super) async fn replay(&self, request: &ReplayRequest, told: Told<'_>) -> Result<ReplayReport, AccessError> {
+        match self {
+            Self::Direct(access) => access.replay(request, told).await,
+            Self::Remote(remote) => remote.follow("/v1/replays", request, told).await,
         }
     }
 

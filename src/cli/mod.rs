@@ -13,6 +13,7 @@ mod key;
 mod out;
 mod publish;
 mod remote;
+mod replay;
 mod serve;
 mod status;
 mod tail;
@@ -83,6 +84,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Tail { kind, id, after } => tail::run(kind, &id, after, context).await,
         Command::Status => status::status(context).await,
         Command::Checkpoints { partition, limit } => status::checkpoints(partition, limit, context).await,
+        Command::Replay(args) => replay::run(args, context).await,
         Command::DeadLetters(DeadLettersCommand::List { reason, limit }) => {
             dead_letters::list(reason.as_deref(), limit, context).await
         }

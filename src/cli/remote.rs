@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::exit::Failure;
 use crate::access::{
@@ -16,6 +19,8 @@ use crate::pure::entity::{Entity, Kind};
 
 /// The longest that one call may take.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Lines of progress that may wait.
+const LINES: usize = 64;
 /// Events sent in one request.
 const EVENTS_MAX: usize = 1000;
 
@@ -36,6 +41,28 @@ struct Checkpoints {
 #[derive(Deserialize)]
 struct DeadLetters {
     dead_letters: Vec<DeadLetter>,
+}
+
+/// A line of a repair's answer.
+enum Line<P, R> {
+    Report(R),
+    Error(AccessError),
+    Progress(P),
+}
+
+impl<'de, P: DeserializeOwned, R: DeserializeOwned> Deserialize<'de> for Line<P, R> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut value = Value::deserialize(deserializer)?;
+        let part = |value: &mut Value, name: &str| value.get_mut(name).map(Value::take);
+        let wrong = serde::de::Error::custom::<serde_json::Error>;
+        if let Some(report) = part(&mut value, "report") {
+            return serde_json::from_value(report).map(Self::Report).map_err(wrong);
+        }
+        if let Some(error) = part(&mut value, "error") {
+            return serde_json::from_value(error).map(Self::Error).map_err(wrong);
+        }
+        serde_json::from_value(value).map(Self::Progress).map_err(wrong)
+    }
 }
 
 #[derive(Deserialize)]
@@ -143,6 +170,67 @@ impl Remote {
             }
         }
         results
+    }
+
+    /// Has a repair done: progress as it comes, then the report.
+    pub(super) async fn follow<P, R>(
+        &self,
+        path: &'static str,
+        request: &impl Serialize,
+        told: &mut (dyn FnMut(P) + Send),
+    ) -> Result<R, AccessError>
+    where
+        P: DeserializeOwned + Send + 'static,
+        R: DeserializeOwned + Send + 'static,
+    {
+        let body = serde_json::to_vec(request).map_err(|error| AccessError::Failed(error.to_string()))?;
+        let (progress, mut come) = mpsc::channel(LINES);
+        let remote = self.clone();
+        let mut work = JoinSet::new();
+        work.spawn_blocking(move || remote.post_for_lines(path, &body, &progress));
+        while let Some(now) = come.recv().await {
+            told(now);
+        }
+        match work.join_next().await {
+            Some(Ok(report)) => report,
+            Some(Err(error)) => Err(AccessError::Failed(format!("the request ended: {error}"))),
+            None => Err(AccessError::Failed("the request was never made".to_owned())),
+        }
+    }
+
+    fn post_for_lines<P: DeserializeOwned, R: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &[u8],
+        progress: &mpsc::Sender<P>,
+    ) -> Result<R, AccessError> {
+        let mut request = self
+            .agent
+            .post(format!("{}{path}", self.base))
+            .config()
+            .timeout_global(None)
+            .build()
+            .header("content-type", "application/json");
+        if let Some(token) = &self.operate {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let mut response = request
+            .send(body)
+            .map_err(|error| AccessError::Unreachable(format!("the running server: {error}")))?;
+        if !response.status().is_success() {
+            return answer(Ok(response));
+        }
+        let broken = |error: &dyn std::fmt::Display| AccessError::Unreachable(format!("the running server: {error}"));
+        let reader = response.body_mut().with_config().limit(u64::MAX).reader();
+        for line in std::io::BufRead::lines(std::io::BufReader::new(reader)) {
+            let line = line.map_err(|error| broken(&error))?;
+            match serde_json::from_str(&line).map_err(|error| broken(&error))? {
+                Line::Report(report) => return Ok(report),
+                Line::Error(error) => return Err(error),
+                Line::Progress(now) => _ = progress.blocking_send(now),
+            }
+        }
+        Err(broken(&"the answer ended before its report"))
     }
 
     pub(super) async fn document(&self, entity: &Entity) -> Result<Value, AccessError> {

@@ -14,7 +14,7 @@ use super::backoff::pause;
 use super::board::StatusBoard;
 use super::effects::Doer;
 use crate::log::{FetchLimits, GroupOffset, LogError, Reader, Role};
-use crate::pure::partition::{Action, Effect, Failure, Input, Outcome, Partition, Remembered, Visible};
+use crate::pure::partition::{Action, Effect, Failure, Input, Outcome, Partition, Remembered, Rewound, Visible};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
 use crate::pure::recovery::{Called, Step};
@@ -185,7 +185,7 @@ impl Driver {
                 self.shared.metrics.drift(reason);
                 error!(%partition, %entity, reason, detail, "document cannot be read; its events wait for a repair");
             }
-            Action::Rewound(rewound) => info!(%partition, ?rewound, "documents put back"),
+            Action::Rewound(rewound) => self.rewound(&rewound),
             Action::Visible(visible) => self.visible(&visible),
             Action::Release => return Flow::Released,
         }
@@ -209,11 +209,21 @@ impl Driver {
         match outcome {
             Outcome::Committed => self.shared.metrics.write("ok"),
             Outcome::Failed(Effect::Commit(_), Failure::Away(_)) => self.shared.metrics.write("error"),
+            Outcome::Failed(Effect::Rewind { .. }, _) => self.shared.metrics.replayed("partition", "error"),
             Outcome::Failed(Effect::Commit(_), failure) => {
                 let partition = self.doer.partition;
                 info!(%partition, ?failure, "commit refused; nothing was written");
             }
             _ => {}
+        }
+    }
+
+    fn rewound(&self, rewound: &Rewound) {
+        let (partition, next) = (self.doer.partition, rewound.next);
+        let (entities, records) = (rewound.entities, rewound.records);
+        info!(%partition, %next, entities, records, "documents put back");
+        for entity in &rewound.left {
+            error!(%partition, %entity, "left as it is: its beginning is gone from the log, and no snapshot has it");
         }
     }
 
@@ -224,6 +234,9 @@ impl Driver {
             self.shared.metrics.drift(reason);
         }
         let held = matches!(step, Step::Hold);
+        if called == Called::Replayed {
+            self.shared.metrics.replayed("partition", "ok");
+        }
         self.shared.metrics.held(partition, held.then_some(recovery));
         match (held, reason) {
             (true, _) => error!(%partition, recovery, detail, "held: nothing is written until a person acts"),

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::{Log, NewRecord, Role};
-use crate::pure::partition::{DeadLetter, Effect, Failure, Outcome};
+use crate::pure::checkpoint::Checkpoint;
+use crate::pure::event::Rules;
+use crate::pure::partition::{DeadLetter, Effect, Failure, Outcome, Rewound};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
 use crate::pure::recovery::Survey;
-use crate::repair::compare;
+use crate::repair::{RepairError, Site, compare, rewind};
 use crate::store::{Note, Owner, Store, StoreError};
 
 /// Whose effects, and where they go.
@@ -27,6 +29,8 @@ pub struct Doer {
     pub owner: Owner,
     /// How long the lease lives without being renewed.
     pub lease: Duration,
+    /// What a legal event is.
+    pub rules: Rules,
 }
 
 impl Doer {
@@ -43,7 +47,7 @@ impl Doer {
                 let committed = self.store.commit(self.partition, &self.owner, batch).await;
                 committed.map(|()| Outcome::Committed).map_err(failure)
             }
-            Effect::Rewind { .. } => Err(Failure::Away("the rewind is not built yet".to_owned())),
+            Effect::Rewind { to } => self.rewind(to.as_deref()).await.map(Outcome::Rewound),
             Effect::Renew => {
                 let renewed = self.store.renew(self.partition, &self.owner, self.lease).await;
                 renewed.map(Outcome::Renewed).map_err(failure)
@@ -64,6 +68,22 @@ impl Doer {
         let offset = told.and_then(|text| text.parse().ok());
         survey.let_through = offset.map_or(NextOffset::START, NextOffset);
         Ok(survey)
+    }
+
+    async fn rewind(&self, to: Option<&Checkpoint>) -> Result<Rewound, Failure> {
+        let site = Site {
+            log: Arc::clone(&self.log),
+            store: Arc::clone(&self.store),
+            partition: self.partition,
+            owner: self.owner.clone(),
+            lease: self.lease,
+            rules: self.rules,
+        };
+        rewind(&site, to, &mut |_| {}).await.map_err(|error| match error {
+            RepairError::Store(error) => failure(error),
+            RepairError::Log(error) => Failure::Away(error.to_string()),
+            RepairError::NoMark { .. } => Failure::Hopeless(error.to_string()),
+        })
     }
 
     async fn append(&self, records: &RecordBatch, letters: &[DeadLetter]) -> Outcome {

@@ -7,6 +7,7 @@ mod board;
 mod driver;
 mod effects;
 mod group;
+mod redo;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use tracing::{error, info, warn};
 
 pub use self::board::{PartitionStatus, StatusBoard};
 pub use self::driver::now_ms;
+pub use self::redo::redo;
 
 use self::driver::{Control, Driver, Shared};
 use self::effects::Doer;
@@ -219,34 +221,9 @@ impl Assignments {
     }
 
     fn start(&mut self, partition: PartitionId) {
-        let settings = &self.settings;
         let (control, messages) = mpsc::channel(CONTROL_QUEUE);
-        let setup = Setup {
-            partition,
-            rules: Rules {
-                partitioner: settings.partitioner,
-                partitions: 1, // the survey tells
-                max_event_bytes: settings.max_event_bytes,
-            },
-            streams: if settings.events_kept == 0 {
-                Streams::Off
-            } else {
-                Streams::Kept
-            },
-            cache_bytes: settings.cache_bytes,
-            dead_letter_share: settings.dead_letter_share,
-        };
-        let token: u64 = rand::random();
-        let doer = Doer {
-            log: Arc::clone(&self.log),
-            store: Arc::clone(&self.store),
-            topic: Arc::from(settings.topic.as_str()),
-            partition,
-            owner: Owner(format!("projector/{}/{token:016x}", settings.instance)),
-            lease: settings.owner_lease,
-        };
         let remembered = self.remembered.get(&partition).copied().unwrap_or_default();
-        let machine = Partition::new(setup, remembered);
+        let (doer, machine) = machine_of(&self.log, &self.store, &self.settings, partition, remembered);
         self.slots.insert(
             partition,
             Slot {
@@ -315,4 +292,40 @@ impl Assignments {
             self.drivers.shutdown().await;
         }
     }
+}
+
+/// A partition's machine, and what does its bidding.
+fn machine_of(
+    log: &Arc<dyn Log>,
+    store: &Arc<dyn Store>,
+    settings: &ProjectorSettings,
+    partition: PartitionId,
+    remembered: Remembered,
+) -> (Doer, Partition) {
+    let setup = Setup {
+        partition,
+        rules: Rules {
+            partitioner: settings.partitioner,
+            partitions: 1, // the survey tells
+            max_event_bytes: settings.max_event_bytes,
+        },
+        streams: if settings.events_kept == 0 {
+            Streams::Off
+        } else {
+            Streams::Kept
+        },
+        cache_bytes: settings.cache_bytes,
+        dead_letter_share: settings.dead_letter_share,
+    };
+    let token: u64 = rand::random();
+    let doer = Doer {
+        log: Arc::clone(log),
+        store: Arc::clone(store),
+        topic: Arc::from(settings.topic.as_str()),
+        partition,
+        owner: Owner(format!("projector/{}/{token:016x}", settings.instance)),
+        lease: settings.owner_lease,
+        rules: setup.rules,
+    };
+    (doer, Partition::new(setup, remembered))
 }

@@ -7,6 +7,7 @@ mod error;
 mod events;
 mod operations;
 mod reads;
+mod repairs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -179,6 +180,7 @@ fn router(app: App, settings: &Settings) -> Router {
         .route("/v1/dead-letters/{partition}/{offset}", get(operations::dead_letter))
         .route("/v1/dead-letters/redrive", post(operations::redrive))
         .route("/v1/resume", post(operations::resume))
+        .route("/v1/replays", post(repairs::replay))
         .route("/metrics", get(operations::metrics))
         .layer(middleware::from_fn_with_state(app.clone(), auth::check));
     Router::new()

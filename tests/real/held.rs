@@ -129,23 +129,3 @@ fn a_last_record_that_is_another_holds_where_no_mark_matches() {
     assert!(matches!(khala.get("/readyz"), Ok((503, _))));
     assert_eq!(khala.term(), Some(0));
 }
-
-#[test]
-fn a_checkpoint_past_the_end_with_a_good_mark_waits_for_the_rewind() {
-    let mut world = projected("ahead");
-    let end = world.offsets()[2];
-    let key = world.key(2, "checkpoint");
-    let ahead = format!("{}:1771000000000:0badcafe", end + 999);
-    let _: i64 = world
-        .redis
-        .ask(&["HSET", &key, "offset", &(end + 1000).to_string(), "last_record", &ahead]);
-    let marks: i64 = world.redis.ask(&["XLEN", &world.key(2, "checkpoints")]);
-    assert!(marks > 0, "projecting left a mark in the history");
-    let before = world.checkpoint(2);
-    world.produce(500);
-    let khala = world.khala_unready("after");
-    khala.wait_held("checkpoint_ahead");
-    khala.wait_recovery("checkpoint_ahead");
-    assert_eq!(world.checkpoint(2), before, "the held partition is left as it is");
-    assert_eq!(khala.term(), Some(0));
-}

@@ -117,6 +117,28 @@ impl Kafka {
         process.wait();
     }
 
+    /// Copies the data of a broker that is stopped: a backup.
+    pub fn back_up(&self) {
+        self.copy("data", "backup");
+    }
+
+    /// Puts the backup in the place of the data of a broker that is stopped: what came after it is lost.
+    pub fn restore(&self) {
+        self.copy("backup", "data");
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        assert!(self.process.is_none(), "the broker runs");
+        let (from, to) = (self.dir.path().join(from), self.dir.path().join(to));
+        let _ = fs::remove_dir_all(&to);
+        let status = Command::new("cp")
+            .arg("-a")
+            .args([&from, &to])
+            .status()
+            .expect("cp runs");
+        assert!(status.success(), "cp -a {} {}", from.display(), to.display());
+    }
+
     /// `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)

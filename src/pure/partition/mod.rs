@@ -21,6 +21,7 @@ pub use self::words::{
 use super::cache::{Cache, Coverage};
 use super::checkpoint::{Checkpoint, Identity};
 use super::entity::Entity;
+use super::intent::Intent;
 use super::place::{NextOffset, Offset};
 use super::recovery::{self, Called, Step, Survey};
 
@@ -47,6 +48,9 @@ enum Phase {
     },
     Released,
 }
+
+/// An operator is soon done: pauses stay short.
+const NOT_OWNER_ATTEMPTS_MAX: u32 = 4;
 
 /// How many ticks a held partition waits before it looks again.
 const HELD_TICKS: u32 = 5;
@@ -171,7 +175,7 @@ impl Partition {
             }
             Failure::NotOwner(owner) => {
                 let attempt = if let Phase::Surveying { attempt, .. } = self.phase {
-                    attempt + 1
+                    (attempt + 1).min(NOT_OWNER_ATTEMPTS_MAX)
                 } else {
                     2
                 };
@@ -180,6 +184,7 @@ impl Partition {
                     *kept = Kept::Nothing; // somebody else may have repaired documents under the same checkpoint
                 }
             }
+            Failure::Hopeless(detail) => self.hold(Called::LogReplaced, Step::Hold, detail, actions),
             Failure::Corrupt(detail) => self.hold(Called::CheckpointCorrupt, Step::Hold, detail, actions),
         }
     }
@@ -271,6 +276,10 @@ impl Partition {
             .is_none_or(|checkpoint| Some(checkpoint.next) < self.remembered.committed)
         {
             self.remembered.committed = survey.checkpoint.as_ref().map(|checkpoint| checkpoint.next);
+        }
+        if let Some(Intent::Rewound { from, .. }) = survey.checkpoint.as_ref().and_then(rewound_intent) {
+            // Below it, and only there, dead letters were appended before.
+            self.remembered.dead_letters = from;
         }
         self.setup.rules.partitions = survey.partitions;
         let fresh = Checkpoint::first(start, &survey.topic_id, survey.partitions);
@@ -378,4 +387,8 @@ impl Partition {
             actions.push(Action::Release);
         }
     }
+}
+
+fn rewound_intent(checkpoint: &Checkpoint) -> Option<Intent> {
+    Intent::parse(&checkpoint.intent).ok().flatten()
 }

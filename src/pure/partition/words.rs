@@ -123,6 +123,8 @@ pub enum Failure {
     NotOwner(String),
     /// The checkpoint cannot be read.
     Corrupt(String),
+    /// No mark is in the log any more.
+    Hopeless(String),
 }
 
 /// What happened.

@@ -1,0 +1,64 @@
+//! `POST /v1/replays`: what the command does. The answer is JSON lines: progress, then the report or an error.
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::App;
+use super::error::HttpError;
+use crate::access::{AccessError, ReplayProgress, ReplayRequest};
+use crate::repair::From;
+
+/// Lines that may wait for a slow reader; what is more is passed over.
+const LINES: usize = 64;
+
+pub(super) async fn replay(State(app): State<App>, body: Bytes) -> Result<Response, HttpError> {
+    let text = if body.is_empty() { &b"{}"[..] } else { &body[..] };
+    let request: ReplayRequest = serde_json::from_slice(text)
+        .map_err(|error| HttpError::bad_request("bad_request", format!("a replay's request: {error}")))?;
+    let from: Result<From, String> = request.from.parse();
+    from.map_err(|problem| HttpError::bad_request("bad_request", problem))?;
+    let access = app.access.clone();
+    Ok(lines(async move |sender: mpsc::Sender<Bytes>| {
+        let progress = sender.clone();
+        let mut told = move |now: ReplayProgress| _ = progress.try_send(line(&now));
+        let report = access.replay(&request, &mut told).await;
+        let _ = sender.send(last_line(report)).await;
+    }))
+}
+
+/// An answer whose lines come as the work goes on. The work ends with its reader; whoever projects next finishes what
+/// is half done.
+pub(super) fn lines<W>(work: impl FnOnce(mpsc::Sender<Bytes>) -> W) -> Response
+where
+    W: Future<Output = ()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(LINES);
+    let mut task = JoinSet::new();
+    task.spawn(work(sender));
+    let body = stream::unfold((receiver, task), |(mut receiver, task)| async {
+        let line = receiver.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(line), (receiver, task)))
+    });
+    let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (content_type, Body::from_stream(body)).into_response()
+}
+
+pub(super) fn line(value: &impl Serialize) -> Bytes {
+    let mut text = serde_json::to_vec(value).unwrap_or_default();
+    text.push(b'\n');
+    text.into()
+}
+
+pub(super) fn last_line<T: Serialize>(report: Result<T, AccessError>) -> Bytes {
+    match report {
+        Ok(report) => line(&json!({"report": report})),
+        Err(error) => line(&json!({"error": error})),
+    }
+}
