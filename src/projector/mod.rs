@@ -8,6 +8,7 @@ mod driver;
 mod effects;
 mod group;
 mod redo;
+mod thinning;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -97,6 +98,7 @@ pub async fn run(
         oldest: BTreeMap::new(),
     };
     background.spawn(watching.run(quiet.clone()));
+    background.spawn(thinning::thin(Arc::clone(&store), Arc::clone(&board), quiet.clone()));
     let memory = watch::watch_memory(Arc::clone(&store), Arc::clone(&metrics), quiet.clone());
     background.spawn(memory);
     let mut assignments = Assignments {

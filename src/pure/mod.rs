@@ -9,6 +9,7 @@ pub mod document;
 pub mod drift;
 pub mod entity;
 pub mod event;
+pub mod history;
 pub mod intent;
 pub mod partition;
 pub mod place;
