@@ -29,6 +29,8 @@ pub struct ListRequest {
     pub limit: usize,
     /// Where the page before ended.
     pub cursor: Option<String>,
+    /// Only those whose subject begins so; empty: all.
+    pub scope: Vec<String>,
 }
 
 /// Some documents, the most recently updated first.
@@ -130,7 +132,8 @@ impl Access {
                     .status
                     .as_ref()
                     .is_none_or(|status| document["status"] == status.as_str());
-                if place.0 < since || !fits || before.is_some_and(|before| place >= *before) {
+                let seen = request.scope.is_empty() || in_scope(request, &place.1);
+                if place.0 < since || !fits || !seen || before.is_some_and(|before| place >= *before) {
                     continue;
                 }
                 found.push((place.0, place.1, document));
@@ -167,6 +170,20 @@ impl Access {
         };
         entries.into_iter().map(event).collect()
     }
+}
+
+/// Whether the entity of a document is one of those asked for.
+fn in_scope(request: &ListRequest, document_id: &str) -> bool {
+    let id = document_id.split_once(':').map_or("", |(_, id)| id);
+    let subject = format!("{}/{id}", request.kind.name());
+    request.scope.iter().any(|begin| subject.starts_with(begin))
+}
+
+/// The document with what is added where it is read.
+#[must_use]
+pub fn with_heartbeat_state(mut document: Value, now_ms: i64) -> Value {
+    add_heartbeat_state(&mut document, now_ms);
+    document
 }
 
 fn parse(json: &[u8]) -> Result<Value, AccessError> {

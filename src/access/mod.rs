@@ -6,6 +6,7 @@ mod dead_letters;
 mod documents;
 mod migrate;
 mod open;
+mod partitions;
 mod publish;
 mod redrive;
 mod replay;
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::dead_letters::{DeadLetter, Header};
-pub use self::documents::{ListRequest, Page, StreamEvent};
+pub use self::documents::{ListRequest, Page, StreamEvent, with_heartbeat_state};
 pub use self::migrate::{Migration, migrate};
 pub use self::open::{Opened, open, open_log, open_store, projector_settings};
+pub use self::partitions::PartitionCount;
 pub use self::publish::{Publication, Published, prepare_event};
 pub use self::redrive::{Chosen, Effort, Fate, LETTERS_MAX, RedriveReport, RedriveRequest, RedrivenLetter};
 pub use self::replay::{ReplayProgress, ReplayReport, ReplayRequest, ReplayedPartition, Told};
@@ -95,6 +97,8 @@ pub struct Access {
     pub settings: Arc<Settings>,
     /// In a server.
     pub serving: Option<Serving>,
+    /// How many partitions the log has.
+    pub partition_count: Arc<PartitionCount>,
 }
 
 impl Access {
@@ -103,7 +107,7 @@ impl Access {
     /// # Errors
     /// The log does not answer.
     pub async fn home(&self, entity: &Entity) -> Result<PartitionId, AccessError> {
-        let partitions = self.log.topic().await?.partitions;
+        let partitions = self.partition_count.get(&*self.log).await?;
         Ok(self.settings.partitioner.place(entity.subject().as_bytes(), partitions))
     }
 
@@ -112,6 +116,7 @@ impl Access {
     /// # Errors
     /// The log does not answer.
     pub async fn partitions(&self) -> Result<Vec<PartitionId>, AccessError> {
-        Ok((0..self.log.topic().await?.partitions).map(PartitionId).collect())
+        let partitions = self.partition_count.get(&*self.log).await?;
+        Ok((0..partitions).map(PartitionId).collect())
     }
 }

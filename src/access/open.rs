@@ -35,6 +35,7 @@ pub fn open(settings: &Arc<Settings>) -> Result<Opened, AccessError> {
         store: open_store(settings)?,
         settings: Arc::clone(settings),
         serving: None,
+        partition_count: Arc::default(),
     }))
 }
 

@@ -14,6 +14,8 @@ use crate::pure::place::{Offset, PartitionId};
 pub struct Publication {
     /// Its id.
     pub id: String,
+    /// Who wrote it.
+    pub source: String,
     /// What goes into the log.
     pub record: NewRecord,
 }
@@ -37,6 +39,7 @@ pub fn prepare_event(value: &[u8], max_event_bytes: usize) -> Result<Publication
     let event = decode_structured(value, max_event_bytes)?;
     Ok(Publication {
         id: event.id().to_owned(),
+        source: event.source().to_owned(),
         record: NewRecord {
             partition: None,
             key: Some(event.subject().as_bytes().to_vec()),

@@ -52,6 +52,7 @@ pub(super) async fn list(args: &ListArgs, context: &Context) -> Result<Exit, Fai
             since,
             limit: left.min(PAGE),
             cursor,
+            scope: Vec::new(),
         };
         let page = door.list(&request).await?;
         left -= page.documents.len().min(left);

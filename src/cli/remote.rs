@@ -79,8 +79,8 @@ impl Remote {
         let token = |role| {
             tokens
                 .iter()
-                .find(|token: &&Token| token.allows(role))
-                .map(|token| token.secret.clone())
+                .filter(|token: &&Token| token.allows(role) && token.scope.is_empty())
+                .find_map(|token| token.secret.clone())
         };
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(PATIENCE))
@@ -253,11 +253,9 @@ impl Remote {
         wait: Duration,
     ) -> Result<Vec<StreamEvent>, AccessError> {
         let wait = format!("{}ms", wait.as_millis());
-        let query = vec![
-            ("after", after.to_string()),
-            ("limit", limit.to_string()),
-            ("wait", wait),
-        ];
+        let mut query = vec![("limit", limit.to_string()), ("wait", wait)];
+        // From the start means from what is kept; behind a seq means exactly that.
+        query.extend((after > 0).then(|| ("after", after.to_string())));
         let page: Events<StreamEvent> = self.get(path(entity, "/events"), query).await?;
         Ok(page.events)
     }

@@ -2,7 +2,6 @@
 //! In: nothing. Out: [`KEYS`], from which flags, variables, the file's keys and `config check` come.
 //! Invariant: one row a setting, and nothing else in the program knows a setting's default.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{self, show_partitioner, show_size, show_span};
@@ -116,17 +115,55 @@ pub static KEYS: &[Key] = &[
         name: "token_file",
         unit: "",
         default: "none",
-        doc: "Bearer tokens, one a line: `role token` (read, publish, operate) or a bare token for all roles",
+        doc: "Bearer tokens, one a line: `role[,role] token [scope]` (read, publish, operate) or a bare token for all",
+        secret: false,
+        set: |settings, text| value::optional(text, value::path).map(|file| settings.token_file = file),
+        get: |settings| value::show_path(settings.token_file.as_ref()),
+    },
+    Key {
+        name: "http_connections",
+        unit: "connections",
+        default: "10000",
+        doc: "Connections that the HTTP server holds at once; more are answered with 503",
         secret: false,
         set: |settings, text| {
-            value::optional(text, |path| Ok(PathBuf::from(path))).map(|file| settings.token_file = file)
+            value::number(text, 1..=1_000_000).map(|count| settings.http_connections = count as usize)
         },
-        get: |settings| {
-            settings
-                .token_file
-                .as_ref()
-                .map_or("none".into(), |path| path.display().to_string())
+        get: |settings| settings.http_connections.to_string(),
+    },
+    Key {
+        name: "http_cors",
+        unit: "",
+        default: "none",
+        doc: "Origins whose pages may call the HTTP server: https://a.example[,https://b.example], or *",
+        secret: false,
+        set: |settings, text| {
+            let origins = value::optional(text, value::origins)?;
+            settings.http_cors = origins.unwrap_or_default();
+            Ok(())
         },
+        get: |settings| match settings.http_cors.as_slice() {
+            [] => "none".into(),
+            origins => origins.join(","),
+        },
+    },
+    Key {
+        name: "http_tls_cert",
+        unit: "",
+        default: "none",
+        doc: "The HTTP server's certificate chain, a PEM file; read again on SIGHUP",
+        secret: false,
+        set: |settings, text| value::optional(text, value::path).map(|file| settings.http_tls_cert = file),
+        get: |settings| value::show_path(settings.http_tls_cert.as_ref()),
+    },
+    Key {
+        name: "http_tls_key",
+        unit: "",
+        default: "none",
+        doc: "The certificate's key, a PEM file",
+        secret: false,
+        set: |settings, text| value::optional(text, value::path).map(|file| settings.http_tls_key = file),
+        get: |settings| value::show_path(settings.http_tls_key.as_ref()),
     },
     Key {
         name: "partitioner",

@@ -10,6 +10,10 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
         let why = "a batch must hold the largest event: raise `batch_bytes` or lower `max_event_bytes`";
         return Err(clash(loaded, "batch_bytes", "is less than", "max_event_bytes", why));
     }
+    if settings.http_tls_cert.is_some() != settings.http_tls_key.is_some() {
+        let problem = "`http_tls_cert` and `http_tls_key` belong together: give both, or none";
+        return Err(ConfigError::new("settings", problem));
+    }
     if !settings.http.ip().is_loopback() && settings.token_file.is_none() {
         let problem = format!(
             "`http` {} can be reached from other machines, and there is no `token_file`: give `--token-file FILE` \

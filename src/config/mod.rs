@@ -58,6 +58,14 @@ pub struct Settings {
     pub http: SocketAddr,
     /// Bearer tokens; without it only loopback is served.
     pub token_file: Option<PathBuf>,
+    /// Connections that the HTTP server holds at once.
+    pub http_connections: usize,
+    /// Origins whose pages may call the HTTP server; `*` for all.
+    pub http_cors: Vec<String>,
+    /// The HTTP server's certificate chain, PEM.
+    pub http_tls_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    pub http_tls_key: Option<PathBuf>,
     /// How producers place keys on partitions.
     pub partitioner: Partitioner,
     /// Partitions of a topic that Khala makes.
@@ -102,6 +110,10 @@ impl Default for Settings {
             namespace: String::new(),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             token_file: None,
+            http_connections: 0,
+            http_cors: Vec::new(),
+            http_tls_cert: None,
+            http_tls_key: None,
             partitioner: Partitioner::default(),
             partitions: 1,
             replication_factor: None,

@@ -142,6 +142,30 @@ pub(super) fn optional<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>)
     parse(text).map(Some)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what `optional` takes")]
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
+}
+
+pub(super) fn show_path(path: Option<&PathBuf>) -> String {
+    path.map_or("none".into(), |path| path.display().to_string())
+}
+
+/// Origins as browsers spell them, or `*`.
+pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
+    let legal = |origin: &str| {
+        let host = origin
+            .strip_prefix("https://")
+            .or_else(|| origin.strip_prefix("http://"));
+        origin == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*']))
+    };
+    let origins: Vec<String> = text.split(',').map(|origin| origin.trim().to_owned()).collect();
+    match origins.iter().find(|origin| !legal(origin)) {
+        Some(bad) => Err(format!("`{bad}` is no origin, as in `https://app.example`, or `*`")),
+        None => Ok(origins),
+    }
+}
+
 pub(super) fn number(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     let parsed = text.parse().ok().filter(|number| range.contains(number));
     parsed.ok_or_else(|| {

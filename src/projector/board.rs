@@ -1,9 +1,10 @@
 //! What people are shown of each partition: written by the drivers, read by HTTP and commands.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::log::Bounds;
+use crate::pure::batch::Batch;
 use crate::pure::partition::{State, View};
 use crate::pure::place::{NextOffset, PartitionId};
 
@@ -54,17 +55,33 @@ impl PartitionStatus {
     }
 }
 
+/// What is told of each committed batch. It must not block: the partition waits for it.
+pub type Listener = Box<dyn Fn(PartitionId, &Batch) + Send + Sync>;
+
 /// All partitions that this process owns or tries to own.
 #[derive(Default)]
 pub struct StatusBoard {
     partitions: Mutex<BTreeMap<PartitionId, PartitionStatus>>,
     member: Mutex<bool>,
+    listener: OnceLock<Listener>,
 }
 
 impl StatusBoard {
     /// All partitions, by number.
     pub fn snapshot(&self) -> Vec<PartitionStatus> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Tells `listener` of every batch that is committed from now on. One listener a process; a second is ignored.
+    pub fn listen(&self, listener: Listener) {
+        let _ = self.listener.set(listener);
+    }
+
+    /// A batch is in the store.
+    pub(super) fn committed(&self, partition: PartitionId, batch: &Batch) {
+        if let Some(listener) = self.listener.get() {
+            listener(partition, batch);
+        }
     }
 
     /// Whether the group has answered at least once: before, nothing here means nothing.

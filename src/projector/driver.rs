@@ -14,6 +14,7 @@ use super::backoff::pause;
 use super::board::StatusBoard;
 use super::effects::Doer;
 use crate::log::{FetchLimits, GroupOffset, LogError, Reader, Role};
+use crate::pure::batch::Batch;
 use crate::pure::partition::{Action, Effect, Failure, Input, Outcome, Partition, Remembered, Rewound, Visible};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
@@ -198,10 +199,15 @@ impl Driver {
             let partition = self.doer.partition;
             warn!(%partition, attempt, because, effect = name(&effect), "trying again");
         }
-        let (doer, epoch) = (self.doer.clone(), self.epoch);
+        let (doer, epoch, board) = (self.doer.clone(), self.epoch, Arc::clone(&self.shared.board));
         self.effects.spawn(async move {
             tokio::time::sleep(wait).await;
-            (epoch, doer.perform(effect).await)
+            let (partition, batch) = (doer.partition, batch_of(&effect));
+            let outcome = doer.perform(effect).await;
+            if let (Outcome::Committed, Some(batch)) = (&outcome, batch) {
+                board.committed(partition, &batch);
+            }
+            (epoch, outcome)
         });
     }
 
@@ -289,6 +295,13 @@ async fn fetch(
         shared.metrics.operation("poll", seconds, &fetched);
     }
     fetched
+}
+
+fn batch_of(effect: &Effect) -> Option<Arc<Batch>> {
+    match effect {
+        Effect::Commit(batch) => Some(Arc::clone(batch)),
+        _ => None,
+    }
 }
 
 fn name(effect: &Effect) -> &'static str {

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use self::board::{PartitionStatus, StatusBoard};
+pub use self::board::{Listener, PartitionStatus, StatusBoard};
 pub use self::driver::now_ms;
 pub use self::redo::redo;
 

@@ -1,7 +1,7 @@
 //! Errors as HTTP answers: `{"error":{"code","message","detail"}}`.
 
 use axum::Json;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ pub(super) struct HttpError {
     code: &'static str,
     message: String,
     detail: Value,
+    more: Vec<(&'static str, Value)>,
 }
 
 impl HttpError {
@@ -22,6 +23,7 @@ impl HttpError {
             code,
             message: message.into(),
             detail: Value::Null,
+            more: Vec::new(),
         }
     }
 
@@ -32,6 +34,21 @@ impl HttpError {
     pub(super) fn with_detail(mut self, detail: Value) -> Self {
         self.detail = detail;
         self
+    }
+
+    /// Adds a member beside `code`, `message` and `detail`.
+    pub(super) fn with(mut self, name: &'static str, value: Value) -> Self {
+        self.more.push((name, value));
+        self
+    }
+
+    /// `{"error":{"code","message","detail"}}`.
+    pub(super) fn body(&self) -> Value {
+        let mut error = json!({"code": self.code, "message": self.message, "detail": self.detail});
+        for (name, value) in &self.more {
+            error[*name] = value.clone();
+        }
+        json!({"error": error})
     }
 }
 
@@ -49,8 +66,15 @@ impl From<AccessError> for HttpError {
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let body = json!({"error": {"code": self.code, "message": self.message, "detail": self.detail}});
-        (self.status, Json(body)).into_response()
+        let mut answer = (self.status, Json(self.body())).into_response();
+        let headers = answer.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        answer
     }
 }
 

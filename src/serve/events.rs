@@ -1,41 +1,114 @@
 //! `POST /v1/events`: `CloudEvents` over HTTP, structured, batched or binary. 202 once the log has all of them.
 //! A request with one bad event writes nothing. Source: `CloudEvents` 1.0.2, HTTP protocol binding.
 
-use axum::Json;
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::App;
+use super::auth::Caller;
 use super::error::HttpError;
-use crate::access::{Publication, prepare_event};
+use super::extract::{Params, Whole};
+use super::projected::{self, named};
+use super::reads::wait;
+use crate::access::{Publication, Published, prepare_event};
 
 /// The most events of one request.
 const EVENTS_MAX: usize = 10_000;
 
-pub(super) async fn publish(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, HttpError> {
+/// How long the log may take to acknowledge a request's events.
+const LOG_PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PublishQuery {
+    wait: Option<String>,
+    timeout: Option<String>,
+}
+
+pub(super) async fn publish(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Params(query): Params<PublishQuery>,
+    headers: HeaderMap,
+    Whole(body): Whole,
+) -> Result<Response, HttpError> {
+    let patience = match query.wait.as_deref() {
+        None => None,
+        Some("projected") => Some(wait(query.timeout.as_deref())?),
+        Some(other) => {
+            let message = format!("wait {other:?}: must be `projected`");
+            return Err(HttpError::bad_request("bad_query", message));
+        }
+    };
+    let publications = prepare(&app, &caller, &headers, &body).inspect_err(|_| {
+        app.serving.metrics.rejected(1);
+    })?;
+    let named: Vec<_> = publications.iter().filter_map(named).collect();
+    let published = append(&app, publications).await?;
+    let Some(patience) = patience else {
+        return Ok((StatusCode::ACCEPTED, Json(json!({"events": published}))).into_response());
+    };
+    if let Some(projected) = projected::all(&app, &named, &published, patience).await? {
+        return Ok(Json(projected).into_response());
+    }
+    // The log has them for good: that they are not in documents yet is no failure.
+    let body = json!({"events": published, "projected": false});
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}
+
+/// All events of a request, checked: one that breaks a rule refuses all.
+fn prepare(app: &App, caller: &Caller, headers: &HeaderMap, body: &Bytes) -> Result<Vec<Publication>, HttpError> {
     let max_bytes = app.access.settings.max_event_bytes;
-    let events = read(&headers, &body)?;
-    let mut publications: Vec<Publication> = Vec::with_capacity(events.len());
-    for (i, event) in events.iter().enumerate() {
-        publications.push(prepare_event(event, max_bytes).map_err(|rejection| {
-            app.serving.metrics.rejected(events.len() as u64);
+    let mut publications: Vec<Publication> = Vec::new();
+    for (i, event) in read(headers, body)?.iter().enumerate() {
+        let publication = prepare_event(event, max_bytes).map_err(|rejection| {
             let detail = json!({"index": i, "reason": rejection.reason.name()});
             let status = match rejection.reason.name() {
                 "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
                 _ => StatusCode::BAD_REQUEST,
             };
             HttpError::new(status, rejection.reason.name(), rejection.detail).with_detail(detail)
-        })?);
+        })?;
+        let subject = publication.record.key.as_deref().map(String::from_utf8_lossy);
+        caller.may(&subject.unwrap_or_default())?;
+        publications.push(publication);
     }
-    let mut published = Vec::with_capacity(publications.len());
-    for result in app.access.publish(publications).await {
-        published.push(result.map_err(HttpError::from)?);
+    Ok(publications)
+}
+
+/// Where each went; an error if the log did not acknowledge all of them in time.
+async fn append(app: &App, publications: Vec<Publication>) -> Result<Vec<Published>, HttpError> {
+    let count = publications.len();
+    let Ok(results) = tokio::time::timeout(LOG_PATIENCE, app.access.publish(publications)).await else {
+        let message = format!(
+            "the log did not acknowledge within {} s; the events may be there all the same: send them again, with the \
+             same ids",
+            LOG_PATIENCE.as_secs()
+        );
+        app.serving
+            .metrics
+            .published("error", LOG_PATIENCE.as_secs_f64(), count as u64);
+        return Err(HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "unreachable", message));
+    };
+    let (mut published, mut failed) = (Vec::with_capacity(count), None);
+    for result in results {
+        match result {
+            Ok(place) => published.push(place),
+            Err(error) => failed = Some(failed.unwrap_or(error)),
+        }
     }
-    Ok((StatusCode::ACCEPTED, Json(json!({"events": published}))).into_response())
+    match failed {
+        None => Ok(published),
+        Some(error) => Err(HttpError::from(error).with_detail(json!({"published": published, "of": count}))),
+    }
 }
 
 /// The events of a request, each as one structured object.

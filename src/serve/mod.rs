@@ -3,26 +3,36 @@
 //! store; a signal finishes the batch in hand, commits, leaves the group.
 
 mod auth;
+mod changes;
+mod envelope;
 mod error;
 mod events;
+mod extract;
+mod feeds;
+mod listen;
 mod operations;
+mod projected;
+mod reader;
 mod reads;
 mod repairs;
+mod router;
+mod streams;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware;
-use axum::routing::{get, post};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::auth::Guard;
+use self::feeds::Feeds;
+use self::tls::Tls;
 use crate::access::{Access, Serving, projector_settings};
 use crate::config::{LogTarget, Settings, StoreTarget, Token};
 use crate::log::LogError;
@@ -30,12 +40,10 @@ use crate::log::embedded::announce;
 use crate::projector;
 use crate::store::StoreError;
 
-/// Room of a request's body beside its events.
-const BODY_ROOM: usize = 64 << 10;
 /// A process that was assigned nothing by then is ready all the same: others have all partitions.
 const ASSIGNMENT_PATIENCE: Duration = Duration::from_secs(15);
 /// How long open requests may take at the end.
-const REQUESTS_PATIENCE: Duration = Duration::from_secs(3);
+const REQUESTS_PATIENCE: Duration = Duration::from_secs(5);
 /// The pause between two looks at a log or store that is away at the start.
 const START_PAUSE: Duration = Duration::from_millis(500);
 
@@ -44,7 +52,10 @@ const START_PAUSE: Duration = Duration::from_millis(500);
 struct App {
     access: Access,
     serving: Serving,
-    tokens: Arc<Vec<Token>>,
+    guard: Arc<Guard>,
+    feeds: Arc<Feeds>,
+    /// Streams end when this is cancelled.
+    stop: CancellationToken,
     started: Instant,
 }
 
@@ -65,21 +76,32 @@ pub async fn run(
         .with_context(|| format!("cannot listen on {}; `--http` takes another address", settings.http))?;
     let address = listener.local_addr()?;
     announce_in_directories(&settings, address);
+    let tls = tls(&settings)?;
+    listen::raise_file_limit();
+    let http_stop = CancellationToken::new();
     let app = App {
         access: access.clone(),
         serving: serving.clone(),
-        tokens: Arc::new(tokens),
+        guard: Arc::new(Guard::new(settings.token_file.clone(), tokens)),
+        feeds: Feeds::new(),
+        stop: http_stop.clone(),
         started: Instant::now(),
     };
+    let (feeds, listening) = (Arc::clone(&app.feeds), Arc::clone(&app.feeds));
+    serving
+        .board
+        .listen(Box::new(move |partition, batch| listening.committed(partition, batch)));
     let mut tasks = JoinSet::new();
-    let http_stop = CancellationToken::new();
-    let (told, router) = (http_stop.clone(), router(app, &settings));
-    tasks.spawn(async move {
-        axum::serve(listener, router)
-            .with_graceful_shutdown(told.cancelled_owned())
-            .await
-            .context("HTTP")
-    });
+    tasks.spawn(feeds.poll(access.clone(), http_stop.clone()));
+    tasks.spawn(reload_on_signal(Arc::clone(&app.guard), tls.clone(), http_stop.clone()));
+    let router = router::router(app, &settings);
+    tasks.spawn(listen::serve(
+        listener,
+        router,
+        tls,
+        settings.http_connections,
+        http_stop.clone(),
+    ));
     info!(%address, namespace = settings.namespace, topic = settings.topic, "serving");
     let projected = tokio::select! {
         projected = project(&access, &serving, &stop) => projected,
@@ -164,31 +186,35 @@ async fn check_store(access: &Access) -> anyhow::Result<()> {
     }
 }
 
-fn router(app: App, settings: &Settings) -> Router {
-    let body_max = settings.batch_bytes.max(settings.max_event_bytes) + BODY_ROOM;
-    let guarded = Router::new()
-        .route("/v1/events", post(events::publish))
-        .route("/v1/runs", get(reads::list_runs))
-        .route("/v1/workers", get(reads::list_workers))
-        .route("/v1/runs/{id}", get(reads::run))
-        .route("/v1/workers/{id}", get(reads::worker))
-        .route("/v1/runs/{id}/events", get(reads::run_events))
-        .route("/v1/workers/{id}/events", get(reads::worker_events))
-        .route("/v1/status", get(operations::status))
-        .route("/v1/checkpoints", get(operations::checkpoints))
-        .route("/v1/dead-letters", get(operations::dead_letters))
-        .route("/v1/dead-letters/{partition}/{offset}", get(operations::dead_letter))
-        .route("/v1/dead-letters/redrive", post(operations::redrive))
-        .route("/v1/resume", post(operations::resume))
-        .route("/v1/replays", post(repairs::replay))
-        .route("/metrics", get(operations::metrics))
-        .layer(middleware::from_fn_with_state(app.clone(), auth::check));
-    Router::new()
-        .route("/healthz", get(operations::healthz))
-        .route("/readyz", get(operations::readyz))
-        .merge(guarded)
-        .fallback(error::no_such_path)
-        .method_not_allowed_fallback(error::wrong_method)
-        .layer(DefaultBodyLimit::max(body_max))
-        .with_state(app)
+/// The certificate, if the settings name one.
+fn tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
+    match (&settings.http_tls_cert, &settings.http_tls_key) {
+        (Some(certificate), Some(key)) => Tls::new(&tls::Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        })
+        .map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Reads tokens and certificate again on SIGHUP. What cannot be read leaves what is in force as it is.
+async fn reload_on_signal(guard: Arc<Guard>, tls: Option<Tls>, stop: CancellationToken) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        return stop.cancelled().await;
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = hangup.recv() => {}
+        }
+        match guard.reload() {
+            Ok(None) => info!("SIGHUP: there is no token file to read again"),
+            Ok(Some(tokens)) => info!(tokens, "SIGHUP: tokens read again"),
+            Err(error) => error!(%error, "SIGHUP: the tokens stay as they were"),
+        }
+        if let Some(Err(error)) = tls.as_ref().map(Tls::reload) {
+            error!(error = format!("{error:#}"), "SIGHUP: the certificate stays as it was");
+        }
+    }
 }

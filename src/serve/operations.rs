@@ -1,13 +1,16 @@
 //! What operators and machines ask: health, metrics, status, checkpoints, dead letters.
 
+use axum::Extension;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::auth::Caller;
 use super::error::HttpError;
+use super::extract::{At, Params, Sent};
 use super::{ASSIGNMENT_PATIENCE, App};
 use crate::access::{RedriveRequest, ResumeRequest};
 use crate::projector::now_ms;
@@ -18,12 +21,14 @@ const LETTERS_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 10_000;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct CheckpointsQuery {
     partition: Option<u32>,
     limit: Option<usize>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct DeadLettersQuery {
     reason: Option<String>,
     limit: Option<usize>,
@@ -67,7 +72,7 @@ pub(super) async fn status(State(app): State<App>) -> Result<Response, HttpError
 
 pub(super) async fn checkpoints(
     State(app): State<App>,
-    Query(query): Query<CheckpointsQuery>,
+    Params(query): Params<CheckpointsQuery>,
 ) -> Result<Response, HttpError> {
     let limit = query.limit.unwrap_or(MARKS_DEFAULT).min(LIMIT_MAX);
     let rows = app.access.checkpoints(query.partition, limit).await?;
@@ -76,8 +81,10 @@ pub(super) async fn checkpoints(
 
 pub(super) async fn dead_letters(
     State(app): State<App>,
-    Query(query): Query<DeadLettersQuery>,
+    Extension(caller): Extension<Caller>,
+    Params(query): Params<DeadLettersQuery>,
 ) -> Result<Response, HttpError> {
+    caller.sees_all()?;
     if let Some(reason) = query
         .reason
         .as_deref()
@@ -96,18 +103,20 @@ pub(super) async fn dead_letters(
 
 pub(super) async fn redrive(
     State(app): State<App>,
-    Json(request): Json<RedriveRequest>,
+    Sent(request): Sent<RedriveRequest>,
 ) -> Result<Response, HttpError> {
     Ok(Json(app.access.redrive(&request).await?).into_response())
 }
 
-pub(super) async fn resume(State(app): State<App>, Json(request): Json<ResumeRequest>) -> Result<Response, HttpError> {
+pub(super) async fn resume(State(app): State<App>, Sent(request): Sent<ResumeRequest>) -> Result<Response, HttpError> {
     Ok(Json(app.access.resume(request).await?).into_response())
 }
 
 pub(super) async fn dead_letter(
     State(app): State<App>,
-    Path((partition, offset)): Path<(u32, u64)>,
+    Extension(caller): Extension<Caller>,
+    At((partition, offset)): At<(u32, u64)>,
 ) -> Result<Response, HttpError> {
+    caller.sees_all()?;
     Ok(Json(app.access.dead_letter(partition, offset).await?).into_response())
 }

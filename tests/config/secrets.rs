@@ -60,14 +60,31 @@ fn a_token_file_gives_roles_and_an_empty_one_is_an_error() {
         .iter()
         .map(|token| [Role::Read, Role::Publish, Role::Operate].map(|role| token.allows(role)))
         .collect();
-    assert_eq!(
-        allowed,
-        [[true, false, false], [false, false, true], [true, true, true]]
-    );
+    assert_eq!(allowed, [[true, false, false], [true, false, true], [true, true, true]]);
     assert!(!format!("{tokens:?}").contains("r3ad"));
-    for text in ["", "# only this\n", "read\n", "king t0ken\n", "read a b\n"] {
+    for text in [
+        "",
+        "# only this\n",
+        "read\n",
+        "king t0ken\n",
+        "read a b\n",
+        "read sha256:12\n",
+        "read,king t0ken\n",
+    ] {
         let said = read_tokens(&place.write("tokens", text)).expect_err(text).to_string();
         assert!(said.contains("tokens") && !said.contains("t0ken"), "{said}");
     }
     assert!(read_tokens(Path::new("/nowhere/tokens")).is_err());
+}
+
+#[test]
+fn a_token_may_have_roles_a_scope_and_be_known_by_its_hash_alone() {
+    let place = Place::with("");
+    let hashed = "sha256:88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589"; // of `abcd`
+    let text = format!("read,publish p1ain run/acme.,worker/acme.\noperate {hashed}\nabcd\n");
+    let tokens = read_tokens(&place.write("tokens", &text)).unwrap();
+    assert_eq!(tokens[0].scope, ["run/acme.", "worker/acme."]);
+    assert!(tokens[0].allows(Role::Read) && tokens[0].allows(Role::Publish) && !tokens[0].allows(Role::Operate));
+    assert_eq!((tokens[1].secret.as_deref(), tokens[1].hash), (None, tokens[2].hash));
+    assert_eq!(tokens[0].clone().without_secret().secret, None);
 }

@@ -175,6 +175,15 @@ impl Khala {
         });
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// SIGHUP.
+    pub fn hangup(&self) {
+        self.process.signal("HUP");
+    }
+
     pub fn stderr(&self) -> String {
         self.process.stderr()
     }

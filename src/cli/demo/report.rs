@@ -98,6 +98,7 @@ async fn documents(access: &Access, kind: Kind) -> Result<Vec<Value>, AccessErro
         since: None,
         limit: 1000,
         cursor: None,
+        scope: Vec::new(),
     };
     Ok(access.list(&request, now_ms()).await?.documents)
 }

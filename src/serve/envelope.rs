@@ -1,0 +1,133 @@
+//! Around every request: an id, a deadline, CORS, headers that browsers heed.
+//! In: a request. Out: its answer, with `x-request-id`. Invariant: an answer's head comes within the deadline
+//! (streams go on after it).
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::warn;
+
+use super::App;
+use super::error::HttpError;
+
+/// How long a request may take up to the head of its answer: its body, and the longest wait that it may ask for.
+const DEADLINE: Duration = Duration::from_secs(45);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ID_BYTES_MAX: usize = 128;
+
+const SECURITY: [(HeaderName, &str); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+];
+const CORS: [(HeaderName, &str); 4] = [
+    (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
+    (
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        "accept, authorization, content-type, if-none-match, last-event-id, x-request-id, ce-id, ce-source, ce-type, \
+         ce-subject, ce-specversion, ce-time, ce-sequence",
+    ),
+    (
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        "etag, x-request-id, khala-first-seq",
+    ),
+    (header::ACCESS_CONTROL_MAX_AGE, "600"),
+];
+
+/// Names a request in logs and in its answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RequestId(pub String);
+
+pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let id = RequestId(given_id(request.headers()).unwrap_or_else(|| format!("{:016x}", rand::random::<u64>())));
+    let origin = allowed_origin(&app.access.settings.http_cors, request.headers());
+    let preflight = request.method() == Method::OPTIONS && origin.is_some();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    request.extensions_mut().insert(id.clone());
+    let mut answer = if preflight {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        tokio::time::timeout(DEADLINE, next.run(request))
+            .await
+            .unwrap_or_else(|_| {
+                let message = format!("not answered within {} s", DEADLINE.as_secs());
+                HttpError::new(StatusCode::REQUEST_TIMEOUT, "timeout", message).into_response()
+            })
+    };
+    let status = answer.status().as_u16();
+    // 504 answers a wait that the client limited itself.
+    if answer.status().is_server_error() && status != 504 && path != "/readyz" {
+        warn!(%method, path, status, request_id = id.0, "request failed");
+    }
+    let headers = answer.headers_mut();
+    for (name, value) in SECURITY {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if path.starts_with("/v1/") {
+        let entry = headers.entry(header::CACHE_CONTROL);
+        entry.or_insert(HeaderValue::from_static("no-store"));
+    }
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+        for (name, value) in CORS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+    if let Ok(id) = HeaderValue::from_str(&id.0) {
+        headers.insert(REQUEST_ID, id);
+    }
+    answer
+}
+
+fn given_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let legal = (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    legal.then(|| id.to_owned())
+}
+
+/// The origin that may read the answer, if the request names one that is allowed.
+fn allowed_origin(allowed: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
+    let origin = headers.get(header::ORIGIN)?;
+    let known = allowed
+        .iter()
+        .any(|one| one == "*" || one.as_bytes() == origin.as_bytes());
+    known.then(|| origin.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_allowed_origin_is_answered_to() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(allowed_origin(&["*".to_owned()], &headers), None);
+        headers.insert(header::ORIGIN, HeaderValue::from_static("https://a.example"));
+        let a = ["https://a.example".to_owned()];
+        assert_eq!(
+            allowed_origin(&a, &headers),
+            Some(HeaderValue::from_static("https://a.example"))
+        );
+        assert_eq!(allowed_origin(&["https://b.example".to_owned()], &headers), None);
+        assert_eq!(allowed_origin(&[], &headers), None);
+    }
+
+    #[test]
+    fn an_id_that_could_break_a_log_line_is_not_taken() {
+        let id = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_static(text));
+            given_id(&headers)
+        };
+        assert_eq!(id("abc-1").as_deref(), Some("abc-1"));
+        assert_eq!((id("a b"), id("")), (None, None));
+    }
+}

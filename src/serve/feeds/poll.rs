@@ -1,0 +1,184 @@
+//! Looks at the store for all readers at once: partitions that others project, and now and then our own.
+//! In: checkpoints, and what the index says has changed since the last look. Out: the same news as a commit of ours.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{CHANGES_OF_A_BATCH_MAX, Feed, Feeds, Watched};
+use crate::access::{Access, AccessError};
+use crate::pure::entity::{Entity, Kind};
+use crate::pure::place::{NextOffset, PartitionId};
+use crate::store::Stored;
+
+/// How often partitions of others are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often our own are.
+const LOOK_AT_OURS_EVERY: Duration = Duration::from_secs(1);
+/// The pause after a look that failed.
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
+/// Changed entities asked for at a look; past it, all that are followed are read.
+const CHANGED_MAX: usize = 10_000;
+/// Events of one entity fetched at a look.
+const EVENTS_MAX: usize = 500;
+
+impl Feeds {
+    /// Looks until `stop`; sleeps while nobody is interested.
+    pub(in crate::serve) async fn poll(self: Arc<Self>, access: Access, stop: CancellationToken) {
+        let mut ours_due = Instant::now();
+        loop {
+            if self.interest.load(Ordering::SeqCst) == 0 {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.awake.notified() => {}
+                }
+            }
+            let ours_too = Instant::now() >= ours_due;
+            if ours_too {
+                ours_due = Instant::now() + LOOK_AT_OURS_EVERY;
+            }
+            let pause = match self.look(&access, ours_too).await {
+                Ok(()) => LOOK_EVERY,
+                Err(error) => {
+                    debug!(%error, "readers get no news");
+                    AWAY_PAUSE
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn look(&self, access: &Access, ours_too: bool) -> Result<(), AccessError> {
+        let ours: Vec<PartitionId> = match &access.serving {
+            Some(serving) => serving.board.snapshot().iter().map(|status| status.partition).collect(),
+            None => Vec::new(),
+        };
+        let partitions: Vec<PartitionId> = if self.changes.receiver_count() > 0 {
+            access.partitions().await?
+        } else {
+            self.lock().keys().copied().collect()
+        };
+        for partition in partitions
+            .into_iter()
+            .filter(|partition| ours_too || !ours.contains(partition))
+        {
+            self.look_at(access, partition, ours.contains(&partition)).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at(&self, access: &Access, partition: PartitionId, ours: bool) -> Result<(), AccessError> {
+        let Some(now) = access
+            .store
+            .checkpoint(partition)
+            .await?
+            .map(|checkpoint| checkpoint.next)
+        else {
+            return Ok(());
+        };
+        let told = self.lock().entry(partition).or_insert_with(Watched::new).told;
+        if told == Some(now) {
+            return Ok(());
+        }
+        self.fetch(access, partition, told).await?;
+        if !ours && self.changes.receiver_count() > 0 {
+            match told {
+                Some(told) => self.fetch_documents(access, partition, told).await?,
+                None => self.tell(Vec::new(), true),
+            }
+        }
+        if let Some(watched) = self.lock().get_mut(&partition) {
+            // A commit of ours meanwhile went further, or will be seen at the next look.
+            if watched.told == told {
+                watched.told = Some(now);
+            }
+            watched.position.send_if_modified(|position| {
+                let news = position.is_none_or(|position| position < now || !ours);
+                if news {
+                    *position = Some(now);
+                }
+                news
+            });
+        }
+        Ok(())
+    }
+
+    /// Events that came since `told`, of entities that somebody follows.
+    async fn fetch(
+        &self,
+        access: &Access,
+        partition: PartitionId,
+        told: Option<NextOffset>,
+    ) -> Result<(), AccessError> {
+        let followed: Vec<(Entity, Arc<Feed>)> = match self.lock().get(&partition) {
+            Some(watched) => watched
+                .feeds
+                .iter()
+                .map(|(entity, feed)| (entity.clone(), Arc::clone(feed)))
+                .collect(),
+            None => Vec::new(),
+        };
+        if followed.is_empty() {
+            return Ok(());
+        }
+        let changed = match told {
+            Some(told) => Some(changed_since(access, partition, told).await?).filter(|all| all.len() < CHANGED_MAX),
+            None => None,
+        };
+        for (entity, feed) in followed {
+            if changed.as_ref().is_some_and(|changed| !changed.contains(&entity)) {
+                continue;
+            }
+            let (store, after) = (&access.store, feed.latest());
+            for entry in store
+                .events(partition, &entity, after, EVENTS_MAX, Duration::ZERO)
+                .await?
+            {
+                feed.push(entry.seq, &entry.json);
+            }
+        }
+        Ok(())
+    }
+
+    /// Documents that changed since `told`, for those who listen to all changes.
+    async fn fetch_documents(
+        &self,
+        access: &Access,
+        partition: PartitionId,
+        told: NextOffset,
+    ) -> Result<(), AccessError> {
+        let changed = changed_since(access, partition, told).await?;
+        let more = changed.len() > CHANGES_OF_A_BATCH_MAX;
+        let entities: Vec<Entity> = changed.into_iter().take(CHANGES_OF_A_BATCH_MAX).collect();
+        let peeked = access.store.peek(partition, &entities).await?;
+        let found = entities.into_iter().zip(peeked.entities);
+        let documents = found.filter_map(|(entity, (stored, _))| match stored {
+            Stored::Document { json, .. } => Some((entity, json)),
+            _ => None,
+        });
+        self.tell(documents.collect(), more);
+        Ok(())
+    }
+}
+
+/// Entities with an event at `since` or later, at most [`CHANGED_MAX`] of each kind.
+async fn changed_since(
+    access: &Access,
+    partition: PartitionId,
+    since: NextOffset,
+) -> Result<HashSet<Entity>, AccessError> {
+    let mut changed = HashSet::new();
+    for kind in Kind::ALL {
+        let found = access.store.indexed(partition, kind, since, CHANGED_MAX).await?;
+        changed.extend(found.into_iter().map(|(entity, _)| entity));
+    }
+    Ok(changed)
+}

@@ -1,0 +1,44 @@
+//! Which path leads where.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{get, post};
+
+use super::{App, auth, changes, envelope, error, events, operations, reads, repairs, streams};
+use crate::config::Settings;
+
+/// Room of a request's body beside its events.
+const BODY_ROOM: usize = 64 << 10;
+
+pub(super) fn router(app: App, settings: &Settings) -> Router {
+    let body_max = settings.batch_bytes.max(settings.max_event_bytes) + BODY_ROOM;
+    let guarded = Router::new()
+        .route("/v1/events", post(events::publish))
+        .route("/v1/runs", get(reads::list_runs))
+        .route("/v1/workers", get(reads::list_workers))
+        .route("/v1/runs/{id}", get(reads::run))
+        .route("/v1/workers/{id}", get(reads::worker))
+        .route("/v1/runs/{id}/events", get(streams::run))
+        .route("/v1/workers/{id}/events", get(streams::worker))
+        .route("/v1/stream", get(changes::follow))
+        .route("/v1/status", get(operations::status))
+        .route("/v1/checkpoints", get(operations::checkpoints))
+        .route("/v1/dead-letters", get(operations::dead_letters))
+        .route("/v1/dead-letters/{partition}/{offset}", get(operations::dead_letter))
+        .route("/v1/dead-letters/redrive", post(operations::redrive))
+        .route("/v1/resume", post(operations::resume))
+        .route("/v1/replays", post(repairs::replay))
+        .route("/metrics", get(operations::metrics))
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(middleware::from_fn_with_state(app.clone(), auth::check));
+    Router::new()
+        .route("/healthz", get(operations::healthz))
+        .route("/readyz", get(operations::readyz))
+        .merge(guarded)
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(DefaultBodyLimit::max(body_max))
+        .layer(middleware::from_fn_with_state(app.clone(), envelope::wrap))
+        .with_state(app)
+}

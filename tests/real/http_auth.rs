@@ -1,0 +1,132 @@
+//! Tokens: roles, scopes, reload; what is logged of an operator.
+
+use super::web::{ONE, event, get, post};
+use super::world::World;
+use crate::support::khala::Khala;
+use crate::support::redis_server::Keeps;
+use crate::support::wait::{eventually, seconds};
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+#[test]
+fn a_token_reaches_as_far_as_its_roles_and_scope() {
+    let world = World::new("tokens", 3, 100, Keeps::Dumps);
+    let file = world.dir().join("tokens");
+    std::fs::write(
+        &file,
+        "read r3ad\npublish pub1ish\noperate 0perate\nread,publish acme run/acme.\n",
+    )
+    .expect("a file");
+    let path = file.display().to_string();
+    let khala = Khala::start_unready(world.dir(), &world.cluster, "one", &["--token-file", &path]);
+    khala.wait_ready();
+    let http = khala.http();
+    let read = |token: &str, path: &str| get(http, path, &[("authorization", &bearer(token))]);
+    let write = |token: &str, subject: &str| {
+        let body = event(subject, 1, "run.started", "{}");
+        post(
+            http,
+            "/v1/events?wait=projected",
+            &[ONE, ("authorization", &bearer(token))],
+            body.as_bytes(),
+        )
+    };
+    let none = get(http, "/v1/runs", &[]);
+    assert_eq!(
+        (none.status, none.code().as_str(), none.header("www-authenticate")),
+        (401, "no_token", "Bearer")
+    );
+    assert_eq!(
+        (
+            read("wr0ng", "/v1/runs").status,
+            read("wr0ng", "/v1/runs").code().as_str()
+        ),
+        (401, "bad_token")
+    );
+    assert_eq!(get(http, "/healthz", &[]).status, 200, "health needs no token");
+
+    assert_eq!(write("r3ad", "run/x").code(), "wrong_role");
+    assert_eq!(write("pub1ish", "run/other.1").status, 200);
+    assert_eq!(read("pub1ish", "/v1/runs").code(), "wrong_role");
+    assert_eq!(read("0perate", "/v1/runs").status, 200, "nobody operates blindfold");
+
+    assert_eq!(write("acme", "run/acme.1").status, 200);
+    assert_eq!(
+        (
+            write("acme", "run/other.2").status,
+            write("acme", "run/other.2").code().as_str()
+        ),
+        (403, "out_of_scope")
+    );
+    for path in ["/v1/runs/other.1", "/v1/runs/other.1/events", "/v1/dead-letters"] {
+        assert_eq!(read("acme", path).code(), "out_of_scope", "{path}");
+    }
+    let seen = read("acme", "/v1/runs").json();
+    let ids: Vec<_> = seen["documents"]
+        .as_array()
+        .expect("documents")
+        .iter()
+        .map(|run| run["run_id"].clone())
+        .collect();
+    assert_eq!(ids, ["acme.1"]);
+    assert_eq!(
+        read("r3ad", "/v1/runs").json()["documents"].as_array().map(Vec::len),
+        Some(2)
+    );
+}
+
+#[test]
+fn the_file_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
+    let world = World::new("hangup", 2, 100, Keeps::Dumps);
+    let file = world.dir().join("tokens");
+    std::fs::write(&file, "read r3ad\n").expect("a file");
+    let path = file.display().to_string();
+    let khala = Khala::start(world.dir(), &world.cluster, "one", &["--token-file", &path]);
+    let http = khala.http();
+    let read = |token: &str, path: &str| get(http, path, &[("authorization", &bearer(token))]);
+    assert_eq!(read("r3ad", "/v1/runs").status, 200);
+    std::fs::write(&file, "read n3w\n").expect("a file");
+    khala.hangup();
+    eventually("the new token counts", seconds(10), || {
+        match read("n3w", "/v1/runs").status {
+            200 => Ok(()),
+            status => Err(status),
+        }
+    });
+    assert_eq!(read("r3ad", "/v1/runs").status, 401);
+    std::fs::write(&file, "# nobody\n").expect("a file");
+    khala.hangup();
+    eventually("the refusal is logged", seconds(10), || {
+        let log = khala.stderr();
+        if log.contains("the tokens stay as they were") {
+            Ok(())
+        } else {
+            Err(log.len())
+        }
+    });
+    assert_eq!(
+        read("n3w", "/v1/runs").status,
+        200,
+        "an empty file opens nothing and closes nothing"
+    );
+    let post = post(http, "/v1/no-such-action", &[("authorization", &bearer("n3w"))], b"");
+    assert_eq!(post.status, 404);
+    assert!(!khala.stderr().contains("n3w"), "no token is logged");
+}
+
+#[test]
+fn only_allowed_origins_may_call_from_a_browser() {
+    let world = World::new("cors", 2, 100, Keeps::Dumps);
+    let khala = Khala::start(
+        world.dir(),
+        &world.cluster,
+        "one",
+        &["--http-cors", "https://app.example"],
+    );
+    let allowed = get(khala.http(), "/v1/runs", &[("origin", "https://app.example")]);
+    assert_eq!(allowed.header("access-control-allow-origin"), "https://app.example");
+    let other = get(khala.http(), "/v1/runs", &[("origin", "https://evil.example")]);
+    assert_eq!((other.status, other.header("access-control-allow-origin")), (200, ""));
+}

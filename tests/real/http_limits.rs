@@ -1,0 +1,126 @@
+//! What a client may not do to others: dawdle, flood, hold on. And what thousands of idle readers cost.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use super::web::{ONE, event, get, post};
+use super::world::{World, note};
+use crate::support::khala::Khala;
+use crate::support::redis_server::Keeps;
+use crate::support::wait::{eventually, seconds};
+
+/// Idle readers; two of our own descriptors each would be too many for most machines, so one each.
+const READERS: usize = 5_000;
+/// What one may cost the server, in resident memory.
+const BYTES_PER_READER_MAX: u64 = 40 << 10;
+
+fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("VmRSS");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib << 10
+}
+
+/// What came until the other side closed the connection.
+fn rest(mut stream: TcpStream) -> String {
+    stream.set_read_timeout(Some(seconds(30))).expect("a socket");
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn who_sends_nothing_or_half_a_head_is_let_go() {
+    let world = World::new("dawdlers", 2, 100, Keeps::Dumps);
+    let khala = world.khala("one");
+    let silent = TcpStream::connect(khala.http()).expect("it listens");
+    let mut slow = TcpStream::connect(khala.http()).expect("it listens");
+    slow.write_all(b"GET /v1/runs HTTP/1.1\r\nhost: x\r\nx-slow: ")
+        .expect("a socket");
+    let started = Instant::now();
+    assert_eq!(rest(silent), "");
+    assert!(rest(slow).len() < 200);
+    assert!(started.elapsed() < seconds(20), "{:?}", started.elapsed());
+    assert_eq!(get(khala.http(), "/healthz", &[]).status, 200);
+}
+
+#[test]
+fn a_connection_too_many_is_told_so_and_one_that_ends_makes_room() {
+    let world = World::new("crowded", 2, 100, Keeps::Dumps);
+    let khala = Khala::start(world.dir(), &world.cluster, "one", &["--http-connections", "3"]);
+    let held: Vec<TcpStream> = (0..3)
+        .map(|_| TcpStream::connect(khala.http()).expect("it listens"))
+        .collect();
+    let refused = rest(TcpStream::connect(khala.http()).expect("it listens"));
+    assert!(
+        refused.starts_with("HTTP/1.1 503") && refused.contains("too_many_connections"),
+        "{refused}"
+    );
+    drop(held);
+    eventually("there is room again", seconds(10), || {
+        match get(khala.http(), "/healthz", &[]).status {
+            200 => Ok(()),
+            status => Err(status),
+        }
+    });
+}
+
+#[test]
+fn thousands_of_idle_readers_cost_little_and_all_of_them_hear_of_the_next_event() {
+    let world = World::new("idle", 4, 100, Keeps::Dumps);
+    let khala = world.khala("one");
+    let http = khala.http();
+    for run in 0..100 {
+        let body = event(&format!("run/r{run}"), 1, "run.started", "{}");
+        assert_eq!(
+            post(http, "/v1/events?wait=projected", &[ONE], body.as_bytes()).status,
+            200
+        );
+    }
+    let before = resident_bytes(khala.pid());
+    let mut readers: Vec<TcpStream> = Vec::with_capacity(READERS);
+    for n in 0..READERS {
+        let mut stream = TcpStream::connect(http).expect("it listens");
+        let head = format!("GET /v1/runs/r{}/events HTTP/1.1\r\nhost: x\r\n\r\n", n % 100);
+        stream.write_all(head.as_bytes()).expect("a socket");
+        readers.push(stream);
+    }
+    for stream in &mut readers {
+        wait_for(stream, "\"sequence\":1,");
+    }
+    let per_reader = resident_bytes(khala.pid()).saturating_sub(before) / READERS as u64;
+    note(&format!("{READERS} idle readers: {per_reader} bytes each"));
+    assert!(per_reader < BYTES_PER_READER_MAX, "{per_reader} bytes an idle reader");
+    let started = Instant::now();
+    for run in 0..100 {
+        let body = event(&format!("run/r{run}"), 2, "run.delta", "{}");
+        assert_eq!(post(http, "/v1/events", &[ONE], body.as_bytes()).status, 202);
+    }
+    for stream in &mut readers {
+        wait_for(stream, "\"sequence\":2,");
+    }
+    note(&format!(
+        "all {READERS} heard of the next event within {:?}",
+        started.elapsed()
+    ));
+    drop(readers);
+    assert_eq!(khala.term(), Some(0));
+}
+
+fn wait_for(stream: &mut TcpStream, words: &str) {
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .expect("a socket");
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    while !text.contains(words) {
+        let bytes = stream
+            .read(&mut buffer)
+            .unwrap_or_else(|e| panic!("no {words} ({e}) in {text}"));
+        assert!(bytes > 0, "closed before {words}: {text}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..bytes]));
+    }
+}
