@@ -106,6 +106,10 @@ impl Guard {
             }
         }
         match known {
+            Some(token) if role == Role::Operate && token.allows(role) && !token.scope.is_empty() => {
+                let message = "operators act on all entities, and the token has a scope";
+                Err(HttpError::new(StatusCode::FORBIDDEN, "out_of_scope", message))
+            }
             Some(token) if token.allows(role) => Ok(Caller {
                 name: token.name(),
                 scope: token.scope.clone(),
