@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::dead_letters::{DeadLetter, Header};
 pub use self::documents::{ListRequest, Page, StreamEvent, with_heartbeat_state};
 pub use self::migrate::{Migration, migrate};
-pub use self::open::{Opened, open, open_log, open_store, projector_settings};
+pub use self::open::{Opened, kafka_settings, open, open_log, open_store, projector_settings, redis_settings};
 pub use self::partitions::PartitionCount;
 pub use self::publish::{Publication, Published, prepare_event};
 pub use self::redrive::{Chosen, Effort, Fate, LETTERS_MAX, RedriveReport, RedriveRequest, RedrivenLetter};

@@ -66,16 +66,7 @@ pub fn open_log(settings: &Settings) -> Result<Arc<dyn Log>, AccessError> {
                 partitioner: settings.partitioner,
             },
         )?),
-        LogTarget::Kafka(bootstrap) => Arc::new(KafkaLog::new(KafkaSettings {
-            bootstrap: bootstrap.clone(),
-            topic: settings.topic.clone(),
-            group: settings.namespace.clone(),
-            partitions: settings.partitions,
-            replication_factor: settings.replication_factor,
-            partitioner: settings.partitioner,
-            max_event_bytes: settings.max_event_bytes,
-            properties: settings.kafka.clone(),
-        })?),
+        LogTarget::Kafka(bootstrap) => Arc::new(KafkaLog::new(kafka_settings(settings, bootstrap))?),
     })
 }
 
@@ -99,6 +90,20 @@ pub fn projector_settings(settings: &Settings, instance: &str) -> ProjectorSetti
     }
 }
 
+/// What a Kafka log at `bootstrap` is made with.
+pub fn kafka_settings(settings: &Settings, bootstrap: &str) -> KafkaSettings {
+    KafkaSettings {
+        bootstrap: bootstrap.to_owned(),
+        topic: settings.topic.clone(),
+        group: settings.namespace.clone(),
+        partitions: settings.partitions,
+        replication_factor: settings.replication_factor,
+        partitioner: settings.partitioner,
+        max_event_bytes: settings.max_event_bytes,
+        properties: settings.kafka.clone(),
+    }
+}
+
 /// Opens the store.
 ///
 /// # Errors
@@ -113,13 +118,18 @@ pub fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, AccessError> {
                 history_kept: settings.history_kept,
             },
         )?),
-        StoreTarget::Redis(url) => Arc::new(RedisStore::new(RedisSettings {
-            url: url.clone(),
-            namespace: settings.namespace.clone(),
-            timeout: settings.store_timeout,
-            events_kept: settings.events_kept,
-            history_kept: settings.history_kept,
-            allow_eviction: settings.allow_eviction,
-        })?),
+        StoreTarget::Redis(url) => Arc::new(RedisStore::new(redis_settings(settings, url))?),
     })
+}
+
+/// What a Redis store at `url` is made with.
+pub fn redis_settings(settings: &Settings, url: &str) -> RedisSettings {
+    RedisSettings {
+        url: url.to_owned(),
+        namespace: settings.namespace.clone(),
+        timeout: settings.store_timeout,
+        events_kept: settings.events_kept,
+        history_kept: settings.history_kept,
+        allow_eviction: settings.allow_eviction,
+    }
 }

@@ -126,10 +126,13 @@ pub(super) enum Command {
     },
     /// Throughput and latency against what the flags point at
     #[command(
-        after_help = "Examples:\n  khala bench --events 2000000 --log kafka://localhost:9092 --store redis://localhost:6379\n  \
-        khala bench --rate 1000 --seconds 20\n\nIt makes a topic and a namespace of its own, and checks the documents at the end."
+        after_help = "Examples:\n  khala bench --log kafka://localhost:9092 --store redis://localhost:6379\n  \
+        khala bench --events 200000 --runs 5000 --stages drain,store --repetitions 5\n  \
+        khala bench --json > before.json; khala bench --baseline before.json\n\n\
+        It makes topics and namespaces of its own and removes them. Every run compares all documents with what was\n\
+        sent; a wrong one ends it with exit code 1."
     )]
-    Bench(BenchArgs),
+    Bench(super::bench::BenchArgs),
     /// Completions for a shell
     #[command(after_help = "Example:\n  khala completions bash > ~/.local/share/bash-completion/completions/khala")]
     Completions {
@@ -159,25 +162,6 @@ pub(super) struct ReplayArgs {
     /// `last-good`, `verified`, `earliest`, `offset N` or `time T`
     #[arg(long, value_name = "MARK", num_args = 1..=2, default_value = "last-good")]
     pub from: Vec<String>,
-}
-
-#[derive(clap::Args)]
-pub(super) struct BenchArgs {
-    /// Events of the prefilled topic
-    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
-    pub events: u64,
-    /// Runs that they belong to
-    #[arg(long, value_name = "N", default_value_t = 50_000)]
-    pub runs: u64,
-    /// Events a second while latency is measured
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub rate: u64,
-    /// How long latency is measured
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub seconds: u64,
-    /// Read this topic, filled by an earlier bench, instead of making one
-    #[arg(long, value_name = "TOPIC")]
-    pub filled: Option<String>,
 }
 
 #[derive(clap::Args)]

@@ -33,6 +33,11 @@ impl Key {
     pub fn flag(&self) -> String {
         format!("--{}", self.name.replace('_', "-"))
     }
+
+    /// Its value, as text; may hold a secret.
+    pub fn show(&self, settings: &Settings) -> String {
+        (self.get)(settings)
+    }
 }
 
 /// The setting of that name.

@@ -110,6 +110,12 @@ impl RecordBatch {
         }
     }
 
+    /// Makes room for so many more records of so many bytes.
+    pub fn reserve(&mut self, records: usize, bytes: usize) {
+        self.records.reserve(records);
+        self.buffer.reserve(bytes);
+    }
+
     /// Appends a record; its headers follow with [`Self::push_header`].
     ///
     /// # Panics

@@ -7,6 +7,7 @@ mod reference;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bench;
 mod broker_faults;
 mod commands;
 mod compare;

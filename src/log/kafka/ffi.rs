@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka_sys as sys;
 use tokio::sync::Notify;
 
-use super::client::FetchContext;
+use super::client::{FetchContext, QuietContext};
 use crate::pure::place::Offset;
 use crate::pure::record::RecordBatch;
 
@@ -45,6 +45,16 @@ impl Message {
         // SAFETY: a live message.
         let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.0.as_ptr()) };
         (epoch >= 0).then_some(epoch)
+    }
+
+    /// Bytes of its value.
+    pub(super) fn value_bytes(&self) -> usize {
+        self.raw().len
+    }
+
+    /// Bytes of key and value.
+    pub(super) fn bytes(&self) -> usize {
+        self.raw().key_len + self.raw().len
     }
 
     /// Copies the record into a batch: key, value and headers once each. Returns its bytes.
@@ -148,16 +158,52 @@ impl PartitionQueue {
 
     /// Takes what is there, at most `count_max` messages, without waiting.
     pub(super) fn take(&self, count_max: usize, into: &mut impl Extend<Message>) -> usize {
-        let mut raw: Vec<*mut sys::RDKafkaMessage> = Vec::with_capacity(count_max);
-        // SAFETY: `raw` has room for `count_max` pointers; that many of them as the answer says are set.
-        let taken = unsafe {
-            let taken = sys::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, raw.as_mut_ptr(), count_max);
-            let taken = usize::try_from(taken).unwrap_or(0);
-            raw.set_len(taken);
-            taken
-        };
-        into.extend(raw.into_iter().filter_map(NonNull::new).map(Message));
+        take(self.queue, count_max, Duration::ZERO, into)
+    }
+}
+
+/// Takes at most `count_max` messages, once there are so many or the time is over.
+fn take(queue: NonNull<sys::RDKafkaQueue>, count_max: usize, wait: Duration, into: &mut impl Extend<Message>) -> usize {
+    let mut raw: Vec<*mut sys::RDKafkaMessage> = Vec::with_capacity(count_max);
+    // SAFETY: a live queue; `raw` has room for `count_max` pointers, of which as many are set as the answer says.
+    let taken = unsafe {
+        let wait_ms = wait.as_millis() as i32;
+        let taken = sys::rd_kafka_consume_batch_queue(queue.as_ptr(), wait_ms, raw.as_mut_ptr(), count_max);
+        let taken = usize::try_from(taken).unwrap_or(0);
+        raw.set_len(taken);
         taken
+    };
+    into.extend(raw.into_iter().filter_map(NonNull::new).map(Message));
+    taken
+}
+
+/// The common queue of a consumer.
+pub(super) struct BareQueue<'a> {
+    queue: NonNull<sys::RDKafkaQueue>,
+    /// Keeps the client alive as long as its queue.
+    _consumer: &'a BaseConsumer<QuietContext>,
+}
+
+impl<'a> BareQueue<'a> {
+    pub(super) fn of(consumer: &'a BaseConsumer<QuietContext>) -> Option<Self> {
+        // SAFETY: a live client; the queue holds a reference of its own.
+        let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
+        NonNull::new(queue).map(|queue| Self {
+            queue,
+            _consumer: consumer,
+        })
+    }
+
+    /// Takes at most `count_max` messages, once there are so many or the time is over.
+    pub(super) fn take(&self, count_max: usize, wait: Duration, into: &mut impl Extend<Message>) -> usize {
+        take(self.queue, count_max, wait, into)
+    }
+}
+
+impl Drop for BareQueue<'_> {
+    fn drop(&mut self) {
+        // SAFETY: our own reference, given back once.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
     }
 }
 

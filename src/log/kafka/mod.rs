@@ -3,6 +3,7 @@
 //! Invariant: nothing decides where to read but the caller; no position is ever taken from the group.
 
 mod append;
+mod bare;
 mod client;
 mod errors;
 mod ffi;
@@ -24,6 +25,8 @@ use rdkafka::error::KafkaResult;
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{FutureProducer, Producer};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+
+pub use self::bare::{Drained, drain, remove_group, remove_topics};
 
 use self::client::{FetchContext, MemberContext, QuietContext, SendContext};
 use self::errors::explain;

@@ -19,8 +19,8 @@ use crate::log::{FetchLimits, LogError, Reader};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
 
-/// Messages taken from a queue at once.
-const TAKEN_MAX: usize = 1000;
+/// Messages taken from a queue at once, so that their room is made once.
+const TAKEN_MAX: usize = 10_000;
 
 /// The client that fetches, and which partitions it is assigned.
 pub(super) struct Fetcher {
@@ -114,6 +114,7 @@ impl KafkaReader {
                 if self.queue.take(room, &mut self.taken) == 0 {
                     return;
                 }
+                batch.reserve(self.taken.len(), self.taken.iter().map(Message::bytes).sum());
             }
             let Some(message) = self.taken.front() else { return };
             if let Some(event) = message.event() {

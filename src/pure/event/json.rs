@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use super::plain::plain_bytes;
+
 /// The deepest nesting read.
 pub const DEPTH_MAX: u32 = 128;
 
@@ -89,7 +91,11 @@ pub fn read_object<'a>(text: &'a str, mut member: impl FnMut(Text<'a>, Value<'a>
     if scan.peek() != Some(b'{') {
         return Err(scan.wrong("not an object"));
     }
-    scan.object(1, &mut member)?;
+    scan.object(1, |scan, key, depth| {
+        let value = scan.value(depth)?;
+        member(key, value);
+        Ok(())
+    })?;
     scan.skip_space();
     if scan.at == text.len() {
         Ok(())
@@ -104,6 +110,7 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -112,13 +119,20 @@ impl<'a> Scan<'a> {
         NotAnObject { at: self.at, what }
     }
 
+    #[inline]
     fn skip_space(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
         }
     }
 
-    fn object(&mut self, depth: u32, member: &mut dyn FnMut(Text<'a>, Value<'a>)) -> Result<(), NotAnObject> {
+    /// `member` reads the value of each member, which is `depth` deep.
+    #[inline]
+    fn object(
+        &mut self,
+        depth: u32,
+        mut member: impl FnMut(&mut Self, Text<'a>, u32) -> Result<(), NotAnObject>,
+    ) -> Result<(), NotAnObject> {
         self.at += 1;
         self.skip_space();
         if self.peek() == Some(b'}') {
@@ -136,8 +150,7 @@ impl<'a> Scan<'a> {
                 return Err(self.wrong("a colon is missing"));
             }
             self.at += 1;
-            let value = self.value(depth)?;
-            member(key, value);
+            member(self, key, depth)?;
             self.skip_space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -179,7 +192,7 @@ impl<'a> Scan<'a> {
             Some(b'"') => Ok(Value::String(self.string()?)),
             Some(b'{' | b'[') if depth == DEPTH_MAX => Err(self.wrong("nested too deep")),
             Some(b'{') => {
-                self.object(depth + 1, &mut |_, _| {})?;
+                self.object(depth + 1, |scan, _, depth| scan.value(depth).map(drop))?;
                 Ok(Value::Object(&self.text[start..self.at]))
             }
             Some(b'[') => {
@@ -244,11 +257,7 @@ impl<'a> Scan<'a> {
         let bytes = self.text.as_bytes();
         loop {
             let rest = &bytes[self.at..];
-            // Quote, backslash and controls end a run; all else, ASCII or not, is a character as it stands.
-            let Some(run) = rest
-                .iter()
-                .position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20)
-            else {
+            let Some(run) = plain_bytes(rest) else {
                 self.at = bytes.len();
                 return Err(self.wrong("a string is not closed"));
             };

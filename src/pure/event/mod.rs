@@ -5,6 +5,7 @@
 mod attributes;
 mod data;
 mod json;
+mod plain;
 mod reason;
 mod structured;
 #[cfg(test)]

@@ -145,9 +145,14 @@ impl Folding {
         position: &mut Checkpoint,
         now_ms: i64,
     ) -> Vec<DeadLetter> {
+        // Kept events are copied, and their documents come behind them.
+        let room = match setup.streams {
+            Streams::Kept => self.records.bytes() + self.records.bytes() / 4,
+            Streams::Off => 0,
+        };
         let mut gathered = Gathered {
             batch: Batch {
-                buffer: Vec::with_capacity(self.records.bytes()),
+                buffer: Vec::with_capacity(room),
                 ..Batch::new(None, position.clone())
             },
             letters: Vec::new(),

@@ -1,5 +1,7 @@
 //! A batch as the keys and arguments of `commit.lua`.
 
+use hashbrown::HashMap;
+
 use super::keys::Keys;
 use super::script::Call;
 use super::{RedisStore, index_key, push_identity};
@@ -81,15 +83,16 @@ impl RedisStore {
     }
 }
 
-/// Places of each entity's events, in order of `seq`.
+/// Places of each entity's events, in order of `seq`: so they stand in a batch.
 fn by_entity(batch: &Batch) -> Vec<Vec<usize>> {
-    let mut places: Vec<usize> = (0..batch.events.len()).collect();
-    places.sort_by(|a, b| {
-        let key = |i: usize| (batch.events[i].entity.subject(), batch.events[i].seq);
-        key(*a).cmp(&key(*b))
-    });
-    places
-        .chunk_by(|a, b| batch.events[*a].entity == batch.events[*b].entity)
-        .map(<[usize]>::to_vec)
-        .collect()
+    let mut streams: Vec<Vec<usize>> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    for (place, event) in batch.events.iter().enumerate() {
+        let stream = *known.entry(event.entity.subject()).or_insert(streams.len());
+        match streams.get_mut(stream) {
+            Some(places) => places.push(place),
+            None => streams.push(vec![place]),
+        }
+    }
+    streams
 }

@@ -8,6 +8,7 @@ mod connect;
 mod history;
 mod keys;
 mod read;
+mod remove;
 mod reply;
 mod script;
 mod survey;

@@ -82,7 +82,9 @@ impl<'a> Call<'a> {
 
     /// Calls the script.
     pub(super) async fn send(self, connections: &Connections, lane: usize) -> Result<Value, StoreError> {
-        let mut command = Cmd::new();
+        let bytes = self.keys.iter().map(String::len).sum::<usize>();
+        let bytes = bytes + self.arguments.iter().map(|argument| argument.len()).sum::<usize>();
+        let mut command = Cmd::with_capacity(self.keys.len() + self.arguments.len() + 3, bytes + 64);
         command.arg("EVALSHA").arg(&self.script.hash).arg(self.keys.len());
         for key in &self.keys {
             command.arg(key);
