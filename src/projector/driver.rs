@@ -201,20 +201,15 @@ impl Driver {
         }
         let (doer, epoch, board) = (self.doer.clone(), self.epoch, Arc::clone(&self.shared.board));
         self.effects.spawn(async move {
-<<<<<<< HEAD
-            tokio::time::sleep(wait).await;
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await; // of zero it would still wait for the timer's next millisecond
+            }
             let (partition, batch) = (doer.partition, batch_of(&effect));
             let outcome = doer.perform(effect).await;
             if let (Outcome::Committed, Some(batch)) = (&outcome, batch) {
                 board.committed(partition, &batch);
             }
             (epoch, outcome)
-=======
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await; // of zero it would still wait for the timer's next millisecond
-            }
-            (epoch, doer.perform(effect).await)
->>>>>>> ed74aa0 (khala bench: throughput stage by stage, latency, cost, and whether every document is right)
         });
     }
 

@@ -27,16 +27,15 @@ fn topics(world: &World) -> Vec<String> {
 #[test]
 fn a_short_bench_is_exact_leaves_nothing_and_finds_the_projector_near_the_log() {
     let world = World::new("bench-guard", 12, 100, Keeps::Dumps);
-    let before = topics(&world);
     let args = [
         "bench",
         "--json",
         "--events",
-        "100000",
+        "60000",
         "--runs",
-        "2500",
+        "1500",
         "--seconds",
-        "2",
+        "1",
         "--no-embedded",
     ];
     let output = run(&world.cluster, &args, "");
@@ -44,7 +43,7 @@ fn a_short_bench_is_exact_leaves_nothing_and_finds_the_projector_near_the_log() 
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
     assert_eq!(report["wrong"], 0);
     // Store and streams three times each, and the latency's runs.
-    assert!(report["documents"].as_u64() > Some(6 * 2500), "{report}");
+    assert!(report["documents"].as_u64() > Some(6 * 1500), "{report}");
     assert!(report["latency"]["visible"]["p50_ms"].as_f64() > Some(0.0), "{report}");
     let stages = report["stages"].as_array().expect("stages");
     let store = stages
@@ -58,7 +57,12 @@ fn a_short_bench_is_exact_leaves_nothing_and_finds_the_projector_near_the_log() 
     ));
     assert!(of_drain >= STORE_OF_DRAIN_MIN, "{of_drain}: {}", stderr(&output));
     assert_eq!(world.redis.ask::<i64>(&["DBSIZE"]), 0);
-    assert_eq!(topics(&world).len(), before.len(), "{:?}", topics(&world));
+    let topic = report["topic"].as_str().expect("its name");
+    let left: Vec<String> = topics(&world)
+        .into_iter()
+        .filter(|name| name.starts_with(topic))
+        .collect();
+    assert_eq!(left, [""; 0]);
 }
 
 #[test]

@@ -85,7 +85,7 @@ pub(super) async fn run(args: BenchArgs, context: &Context) -> Result<Exit, Fail
     }
     let baseline = args.baseline.as_deref().map(report::read).transpose()?;
     let bench = Bench::new(args, context);
-    let mut report = Report::new(&bench.args, &context.settings);
+    let mut report = Report::new(&bench.args, &context.settings, bench.topic());
     let done = tokio::select! {
         done = bench.all(&mut report) => done,
         _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Failed, "interrupted")),

@@ -54,6 +54,7 @@ pub(super) struct Written {
     pub machine: String,
     pub log: String,
     pub store: String,
+    pub topic: String,
     pub compression: String,
     pub seed: u64,
     pub runs: u64,
@@ -71,7 +72,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(args: &BenchArgs, settings: &Settings) -> Self {
+    pub(super) fn new(args: &BenchArgs, settings: &Settings, topic: String) -> Self {
         let shown = |name: &str| crate::config::key(name).map_or_else(String::new, |key| key.show(settings));
         let compression = settings.kafka.get("compression.type").cloned();
         let written = Written {
@@ -80,6 +81,7 @@ impl Report {
             machine: usage::machine(),
             log: shown("log"),
             store: crate::config::hide_url(&shown("store")),
+            topic,
             compression: args
                 .compression
                 .clone()
