@@ -99,7 +99,11 @@ fn settings(yaml: &Yaml) -> Settings {
 fn khala_finds_kafka_and_redis_by_the_names_they_listen_on() {
     let yaml = compose();
     let settings = settings(&yaml);
-    assert_eq!(yaml.keys("services"), ["kafka", "khala", "redis"]);
+    let always = yaml
+        .keys("services")
+        .into_iter()
+        .filter(|service| !is_observer(&yaml, service));
+    assert_eq!(always.collect::<Vec<_>>(), ["kafka", "khala", "redis"]);
 
     let LogTarget::Kafka(bootstrap) = &settings.log else {
         panic!("{:?}", settings.log)
@@ -168,23 +172,76 @@ fn mounted_files_are_there_and_volumes_declared() {
     );
 }
 
+/// Whether a service comes with `--profile observe` only.
+fn is_observer(yaml: &Yaml, service: &str) -> bool {
+    yaml.0.contains_key(&format!("services/{service}/profiles"))
+}
+
+#[test]
+fn those_who_observe_find_each_other() {
+    let yaml = compose();
+    let observers: Vec<&str> = yaml
+        .keys("services")
+        .into_iter()
+        .filter(|one| is_observer(&yaml, one))
+        .collect();
+    assert_eq!(observers, ["alertmanager", "collector", "grafana", "prometheus"]);
+    for service in &observers {
+        assert_eq!(yaml.list(&format!("services/{service}/profiles")), ["observe"]);
+        for port in yaml.list(&format!("services/{service}/ports")) {
+            assert!(port.starts_with("127.0.0.1:"), "{service} is open to others: {port}");
+        }
+        let image = yaml.one(&format!("services/{service}/image"));
+        let (_, version) = image.rsplit_once(':').expect("a version");
+        assert!(
+            version.trim_start_matches('v').split('.').count() == 3,
+            "{image} is not pinned"
+        );
+    }
+    let prometheus = Yaml::read(&read("config/prometheus/prometheus.yml"));
+    assert_eq!(prometheus.list("rule_files"), ["khala.rules.yml"]);
+    let text = read("config/prometheus/prometheus.yml");
+    let http = Settings::default().http.port();
+    for words in [
+        "job_name: khala\n",
+        &format!("\"khala:{http}\""),
+        "\"alertmanager:9093\"",
+        "/run/secrets/metrics-token\n",
+    ] {
+        assert!(text.contains(words), "prometheus.yml has no {words}");
+    }
+    assert_eq!(yaml.one("services/prometheus/secrets"), "metrics-token");
+    assert!(read("config/grafana/provisioning/datasources/prometheus.yml").contains("url: http://prometheus:9090\n"));
+    let folder = "path: /var/lib/grafana/dashboards\n";
+    assert!(read("config/grafana/provisioning/dashboards/khala.yml").contains(folder));
+    let collector = Yaml::read(&read("config/otel/collector.yaml"));
+    assert_eq!(collector.one("receivers/otlp/protocols/http/endpoint"), "0.0.0.0:4318");
+    assert!(read("docker-compose.yml").contains("OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 "));
+}
+
 #[test]
 fn tokens_come_from_a_secret_that_git_never_sees() {
     let yaml = compose();
     let tokens = settings(&yaml).token_file.expect("off loopback a token file is needed");
     let name = tokens.strip_prefix("/run/secrets").expect("a secret").to_str().unwrap();
     assert_eq!(yaml.one("services/khala/secrets"), name);
-    let file = yaml.one(&format!("secrets/{name}/file")).trim_start_matches('.');
-    assert!(
-        read(".gitignore").lines().any(|line| line == file),
-        "{file} is not in .gitignore"
-    );
+    for secret in [name, "metrics-token"] {
+        let file = yaml.one(&format!("secrets/{secret}/file")).trim_start_matches('.');
+        assert!(
+            read(".gitignore").lines().any(|line| line == file),
+            "{file} is not in .gitignore"
+        );
+    }
 }
 
 #[test]
 fn each_service_tells_its_health_and_khala_waits_for_it() {
     let yaml = compose();
-    for service in yaml.keys("services") {
+    let with_tools = yaml
+        .keys("services")
+        .into_iter()
+        .filter(|service| *service != "collector");
+    for service in with_tools {
         assert!(
             !yaml.list(&format!("services/{service}/healthcheck/test")).is_empty(),
             "{service}"

@@ -26,7 +26,7 @@ fn documents() -> Vec<(PathBuf, String)> {
     let mut found: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
         .map(|name| root.join(name))
         .into();
-    for folder in ["docs", "docs/decisions"] {
+    for folder in ["docs", "docs/decisions", "docs/runbooks"] {
         let entries = std::fs::read_dir(root.join(folder))
             .expect("the documents' folder")
             .map(|entry| entry.expect("a readable folder").path());

@@ -19,6 +19,8 @@ use crate::telemetry::Metrics;
 const EVERY: Duration = Duration::from_secs(1);
 /// The topic is looked at every so many rounds.
 const TOPIC_ROUNDS: u32 = 3;
+/// How far back the log reaches is looked at every so many rounds.
+const HORIZON_ROUNDS: u32 = 15;
 /// The store's memory is looked at this often.
 const MEMORY_EVERY: Duration = Duration::from_secs(10);
 /// How long a record behind a hole in the log is waited for.
@@ -59,6 +61,7 @@ impl Watch {
             if rounds.is_multiple_of(TOPIC_ROUNDS) {
                 self.look_at_topic(&mut known).await;
             }
+            let looks_back = rounds % HORIZON_ROUNDS == HORIZON_ROUNDS / 3;
             rounds = rounds.wrapping_add(1);
             if let Some(statistics) = self.log.statistics() {
                 self.metrics.kafka(statistics);
@@ -66,6 +69,9 @@ impl Watch {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.look_at_lags() => {}
+            }
+            if looks_back && let Ok(Some(seconds)) = self.horizon_seconds().await {
+                self.metrics.horizon(seconds);
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -84,6 +90,24 @@ impl Watch {
             );
             let _ = self.changed.send(why).await;
         }
+    }
+
+    /// Age of the oldest record of the partition that reaches back least; `None` while every partition has all records
+    /// it ever had: then a replay can go back to the beginning.
+    async fn horizon_seconds(&self) -> Result<Option<f64>, LogError> {
+        let mut shortest: Option<f64> = None;
+        for status in self.board.snapshot() {
+            let cut = status.bounds.filter(|bounds| bounds.first > NextOffset::START);
+            let Some(bounds) = cut.filter(|bounds| bounds.first < bounds.end) else {
+                continue;
+            };
+            let first = self.log.record_at(status.partition, Offset(bounds.first.0)).await?;
+            if let Some(first) = first.filter(|first| first.timestamp_ms >= 0) {
+                let age_seconds = (now_ms() - first.timestamp_ms) as f64 / 1000.0;
+                shortest = Some(shortest.map_or(age_seconds, |shortest| shortest.min(age_seconds)));
+            }
+        }
+        Ok(shortest)
     }
 
     /// While the log is away the last known numbers stay, and ages grow.

@@ -20,6 +20,7 @@ mod http_auth;
 mod http_limits;
 mod metrics;
 mod migrate;
+mod observe;
 mod redrive;
 mod rewind;
 mod servers;

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -190,6 +192,14 @@ impl Kafka {
         let done = block_on(self.admin().create_partitions([&new], &options())).expect("the broker answers");
         assert!(done.iter().all(Result::is_ok), "{done:?}");
         self.wait_for_leaders(topic, partitions);
+    }
+
+    /// The largest record batch that a topic takes.
+    pub fn set_max_message_bytes(&self, topic: &str, bytes: u32) {
+        let bytes = bytes.to_string();
+        let new = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+        let done = block_on(self.admin().alter_configs([&new], &options())).expect("the broker answers");
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
     }
 
     /// Deletes the records below `before` (offset of the first that stays), as retention does.

@@ -107,10 +107,16 @@ impl Khala {
 
     /// Publishes one event over HTTP.
     pub fn publish_http(&self, event: &str) {
-        let url = format!("http://{}/v1/events", self.http);
-        let request = ureq::post(url).header("content-type", "application/cloudevents+json");
-        let response = request.send(event).expect("202");
-        assert_eq!(response.status(), 202);
+        publish_to(&self.http, event).expect("202");
+    }
+
+    /// The body of the answer to a POST of JSON, whatever its status.
+    pub fn post(&self, path: &str, json: &str) -> String {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let request = agent.post(format!("http://{}{path}", self.http));
+        let answer = request.header("content-type", "application/json").send(json);
+        let text = answer.and_then(|mut answer| answer.body_mut().read_to_string());
+        text.unwrap_or_else(|error| error.to_string())
     }
 
     /// All samples of `/metrics`.
@@ -227,6 +233,13 @@ impl Drop for Khala {
             );
         }
     }
+}
+
+/// Publishes one event over HTTP to `host:port`.
+pub fn publish_to(http: &str, event: &str) -> Result<(), ureq::Error> {
+    let request = ureq::post(format!("http://{http}/v1/events"));
+    let request = request.header("content-type", "application/cloudevents+json");
+    request.send(event).map(drop)
 }
 
 /// Runs one command to its end with this input.

@@ -1,0 +1,290 @@
+//! The faults that alerts are for, one namespace each, made at once and healed at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use crate::support::khala::{Khala, publish_to};
+use crate::support::redis_server::Keeps;
+use crate::support::wait::{eventually, seconds};
+use crate::world::World;
+
+/// Tries fail often enough that a window of five seconds sees it.
+const IMPATIENT: &[&str] = &["--backoff-max", "500ms"];
+/// Replays that may end before they could be made to fail.
+const REPLAYS_MAX: usize = 10;
+
+const PUBLISHERS: usize = 2;
+
+struct Site {
+    world: World,
+    khala: Khala,
+}
+
+impl Site {
+    fn new(name: &str, partitions: u32, extra: &[&str]) -> Self {
+        let world = World::new(name, partitions, 40_000, Keeps::AppendOnly);
+        let khala = Khala::start(world.dir(), &world.cluster, "khala", extra);
+        Self { world, khala }
+    }
+}
+
+/// All of it.
+pub struct Faults {
+    calm: Site,
+    away: Site,
+    held: Site,
+    drift: Site,
+    replay: Site,
+    slow: Site,
+    letters: Site,
+    publish: Site,
+    /// Of the checkpoint that is spoilt.
+    offset: String,
+    sent: u64,
+    publisher: Option<Publisher>,
+}
+
+impl Faults {
+    pub fn begin() -> Self {
+        let mut publish = World::new("alert-publish", 1, 100, Keeps::Dumps);
+        let khala = publish.khala("khala");
+        publish.produce(10);
+        let faults = Self {
+            calm: Site::new("alert-calm", 2, &[]),
+            away: Site::new("alert-away", 1, IMPATIENT),
+            held: Site::new("alert-held", 2, &[]),
+            drift: Site::new("alert-drift", 6, &[]),
+            replay: Site::new("alert-replay", 1, IMPATIENT),
+            slow: Site::new("alert-slow", 1, &["--batch-events", "2"]),
+            letters: Site::new("alert-letters", 1, &[]),
+            publish: Site { world: publish, khala },
+            offset: String::new(),
+            sent: 0,
+            publisher: None,
+        };
+        for site in faults.all() {
+            send(&site.world, 0, 20, 0);
+            site.world.settle();
+        }
+        faults
+    }
+
+    fn all(&self) -> [&Site; 8] {
+        [
+            &self.calm,
+            &self.away,
+            &self.held,
+            &self.drift,
+            &self.replay,
+            &self.slow,
+            &self.letters,
+            &self.publish,
+        ]
+    }
+
+    pub fn targets(&self) -> Vec<&str> {
+        self.all().map(|site| site.khala.http()).to_vec()
+    }
+
+    pub fn make(&mut self) {
+        self.drift.world.produce(3_000);
+        self.drift.world.settle();
+        self.change_documents();
+        let _: String = self.drift.world.redis.ask(&["CONFIG", "SET", "maxmemory", "1gb"]);
+        self.tighten_memory();
+        self.fail_a_replay();
+
+        self.away.world.redis.stop();
+        send(&self.away.world, 1_000, 20, -120_000);
+
+        let held = &self.held.world;
+        held.kafka().delete_records(&held.cluster.topic, 0, 1);
+        let key = held.key(0, "checkpoint");
+        self.offset = held.redis.ask(&["HGET", &key, "offset"]);
+        let _: i64 = held.redis.ask(&["HSET", &key, "offset", "garbage"]);
+        send(held, 1_000, 20, 0);
+
+        let publish = &self.publish.world;
+        publish.kafka().set_max_message_bytes(&publish.cluster.topic, 50); // no event is that short
+        self.publisher = Some(Publisher::start(self.publish.khala.http()));
+        self.go_on();
+    }
+
+    /// What must go on for a fault to last: called again and again.
+    pub fn go_on(&mut self) {
+        self.sent += 1;
+        let from = 10_000 + self.sent * 1_000;
+        send(&self.slow.world, from, 600, -5_000);
+        send(&self.letters.world, from, 20, 0);
+        send_garbage(&self.letters.world, 20);
+        send(&self.calm.world, from, 5, 0);
+    }
+
+    /// Somebody wrote over a document; and the whole store is lost at once in six partitions.
+    fn change_documents(&self) {
+        let Site { world, khala } = &self.drift;
+        let _ = khala;
+        let _: String = world.redis.ask(&["FLUSHALL"]);
+        world.settle();
+    }
+
+    fn tighten_memory(&self) {
+        let redis = &self.drift.world.redis;
+        let info: String = redis.ask(&["INFO", "memory"]);
+        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        let used: u64 = used.expect("a number").trim().parse().expect("a number");
+        // Nine tenths and a little are in use; nothing more comes.
+        let limit = (used * 104 / 100).to_string();
+        let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", &limit]);
+    }
+
+    /// The store goes away in the middle of a replay.
+    fn fail_a_replay(&mut self) {
+        let Site { world, khala } = &mut self.replay;
+        world.produce(12_000);
+        world.settle();
+        let key = world.key(0, "checkpoint");
+        for _ in 0..REPLAYS_MAX {
+            std::thread::scope(|scope| {
+                let asked = scope.spawn(|| khala.post("/v1/replays", r#"{"from":"earliest"}"#));
+                eventually("the replay has begun or ended", seconds(20), || {
+                    let intent: String = world.redis.ask(&["HGET", &key, "intent"]);
+                    if !intent.is_empty() || asked.is_finished() {
+                        Ok(())
+                    } else {
+                        Err(intent)
+                    }
+                });
+                world.redis.stop();
+                let _ = asked.join();
+            });
+            world.redis.start_again();
+            if khala.metric("khala_replay_total", &[("result", "error")]) > 0.0 {
+                return;
+            }
+            world.settle();
+        }
+        panic!("no replay failed in {REPLAYS_MAX} tries");
+    }
+
+    pub fn heal(&mut self) {
+        self.away.world.redis.start_again();
+        let held = &self.held.world;
+        let _: i64 = held
+            .redis
+            .ask(&["HSET", &held.key(0, "checkpoint"), "offset", &self.offset]);
+        let _: String = self.drift.world.redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+        let publish = &self.publish.world;
+        publish.kafka().set_max_message_bytes(&publish.cluster.topic, 2_097_152);
+        self.publisher = None;
+        for site in [
+            &self.away,
+            &self.held,
+            &self.drift,
+            &self.replay,
+            &self.letters,
+            &self.calm,
+        ] {
+            site.world.settle();
+        }
+    }
+
+    /// All processes stand still, as on a machine that is swapping to death.
+    pub fn freeze(&self) {
+        self.all().iter().for_each(|site| site.khala.sigstop());
+    }
+
+    pub fn thaw(&self) {
+        self.all().iter().for_each(|site| site.khala.sigcont());
+    }
+}
+
+/// Some who publish without a pause, until dropped.
+struct Publisher {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Publisher {
+    fn start(http: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let publish = || {
+            let (told, http) = (Arc::clone(&stop), http.to_owned());
+            move || {
+                while !told.load(Ordering::Relaxed) {
+                    // It is refused, which is the point.
+                    let _ = publish_to(&http, EVENT);
+                }
+            }
+        };
+        let threads = (0..PUBLISHERS).map(|_| std::thread::spawn(publish())).collect();
+        Self { stop, threads }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+const EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"s","type":"worker.heartbeat","subject":"worker/w"}"#;
+
+/// Legal events to partition 0, with record timestamps so far from now.
+fn send(world: &World, first: u64, count: u64, from_now_ms: i64) {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis() as i64;
+    let ids = (0..).map(|n| format!("n{n}"));
+    let id = ids
+        .into_iter()
+        .find(|id| is_at_home(world, id))
+        .expect("one of them is");
+    let events = (first + 1..=first + count).map(|n| {
+        let text = format!(
+            r#"{{"specversion":"1.0","id":"{n}","source":"s","type":"run.delta","subject":"run/{id}","sequence":{n}}}"#
+        );
+        (format!("run/{id}"), text)
+    });
+    produce(world, events, now + from_now_ms);
+}
+
+fn is_at_home(world: &World, id: &str) -> bool {
+    crate::reference::place::partition_of(format!("run/{id}").as_bytes(), world.partitions) == 0
+}
+
+fn send_garbage(world: &World, count: u64) {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis() as i64;
+    produce(
+        world,
+        (0..count).map(|n| ("run/x".to_owned(), format!("garbage {n}"))),
+        now,
+    );
+}
+
+fn produce(world: &World, records: impl Iterator<Item = (String, String)>, timestamp_ms: i64) {
+    let producer: BaseProducer = world.config().create().expect("a legal configuration");
+    for (key, value) in records {
+        let record = BaseRecord::to(&world.cluster.topic)
+            .partition(0)
+            .key(&key)
+            .payload(&value)
+            .timestamp(timestamp_ms);
+        producer
+            .send(record)
+            .map_err(|(error, _)| error)
+            .expect("room in the queue");
+    }
+    producer.flush(seconds(20)).expect("the broker takes it");
+}
