@@ -106,7 +106,7 @@ impl Metrics {
             replay_horizon: gauge(
                 &meter,
                 "khala.replay.horizon",
-                "Age of the oldest record that the log still has, of the partition that reaches back least; no series while none was cut.",
+                "How far back a replay can go: the shortest over all partitions; no series while not known.",
             ),
             published: counted("khala.publish", "Events published.", "result", &PUBLISH_RESULTS),
             publish_duration: seconds(

@@ -1,6 +1,7 @@
 //! A real Prometheus with the rules that are shipped, their windows shortened: a minute becomes a second.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -12,6 +13,9 @@ use crate::support::wait::{eventually, seconds};
 
 /// Where the rules and their tests are.
 pub const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/prometheus/khala.rules.yml");
+
+/// Labels and value.
+pub type Sample = (BTreeMap<String, String>, f64);
 
 pub struct Prometheus {
     _process: Guarded,
@@ -56,7 +60,7 @@ impl Prometheus {
     }
 
     /// The samples of an instant query: labels and value.
-    pub fn query(&self, expression: &str) -> Result<Vec<(BTreeMap<String, String>, f64)>, String> {
+    pub fn query(&self, expression: &str) -> Result<Vec<Sample>, String> {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let form = [("query", expression)];
         let mut response = agent
@@ -127,7 +131,7 @@ fn windows(line: &str) -> String {
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (span, rest) = part.split_once(']').expect("a window is closed");
-        out.push_str(&format!("[{}]{rest}", sixtieth(span)));
+        _ = write!(out, "[{}]{rest}", sixtieth(span));
     }
     out
 }
