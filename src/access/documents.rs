@@ -68,7 +68,7 @@ impl Access {
         Ok(document)
     }
 
-    fn no_such(&self, entity: &Entity) -> AccessError {
+    pub(super) fn no_such(&self, entity: &Entity) -> AccessError {
         let namespace = &self.settings.namespace;
         AccessError::NotFound(format!(
             "no {} {} in namespace {namespace}",

@@ -2,6 +2,8 @@
 //! In: a log, a store, settings; in a server also its board. Out: values that serialise, or an error that says
 //! what a caller does about it. Invariant: only repairs write to the store.
 
+mod audit_board;
+mod audits;
 mod dead_letters;
 mod documents;
 mod migrate;
@@ -17,6 +19,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::audit_board::{AuditBoard, AuditStatus};
+pub use self::audits::{AuditOrder, EntityOrder, Watch};
 pub use self::dead_letters::{DeadLetter, Header};
 pub use self::documents::{ListRequest, Page, StreamEvent, with_heartbeat_state};
 pub use self::migrate::{Migration, migrate};
@@ -84,6 +88,8 @@ pub struct Serving {
     pub board: Arc<StatusBoard>,
     /// Its instruments.
     pub metrics: Arc<Metrics>,
+    /// What its background audit does.
+    pub audit: Arc<AuditBoard>,
 }
 
 /// Log and store behind one door.

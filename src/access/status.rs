@@ -5,9 +5,10 @@
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
-use super::{Access, AccessError};
+use super::{Access, AccessError, AuditStatus};
 use crate::projector::PartitionStatus;
 use crate::pure::checkpoint::{Checkpoint, Mark};
+use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::pure::recovery::{self, LastRecord, Step};
 use crate::repair::{compare, last_record_of};
@@ -36,6 +37,9 @@ pub struct PartitionRow {
     pub owner: Option<String>,
     /// Entities whose events wait for a repair.
     pub parked: usize,
+    /// Some of them by name: `run/<id>`, `worker/<id>`.
+    #[serde(default)]
+    pub parked_entities: Vec<String>,
 }
 
 /// Sums over all partitions.
@@ -64,6 +68,9 @@ pub struct StatusReport {
     pub partitions: Vec<PartitionRow>,
     /// Sums.
     pub totals: Totals,
+    /// How a server's background audit stands.
+    #[serde(default)]
+    pub audit: Option<AuditStatus>,
 }
 
 /// One mark of the history.
@@ -127,6 +134,7 @@ impl Access {
             topic,
             partitions,
             totals,
+            audit: self.serving.as_ref().map(|serving| serving.audit.snapshot()),
         })
     }
 
@@ -162,6 +170,7 @@ impl Access {
             detail: None,
             owner: None,
             parked: 0,
+            parked_entities: Vec::new(),
         };
         match known {
             Some(known) => {
@@ -170,6 +179,10 @@ impl Access {
                 row.detail = known.detail().map(str::to_owned);
                 row.owner = Some(known.owner.clone());
                 row.parked = known.parked;
+                if known.parked > 0 {
+                    let parked = self.store.parked(partition).await.unwrap_or_default();
+                    row.parked_entities = names(&parked);
+                }
             }
             None => self.look_from_outside(partition, checkpoint.clone(), &mut row).await?,
         }
@@ -202,6 +215,7 @@ impl Access {
         let owner = self.store.owner(partition).await?;
         let parked = self.store.parked(partition).await?;
         row.parked = parked.len();
+        row.parked_entities = names(&parked);
         let marks = self.store.history(partition, 100).await?;
         let opened = store::Opened {
             namespace_partitions: checkpoint.as_ref().map(|checkpoint| checkpoint.partitions),
@@ -254,6 +268,14 @@ impl Access {
         }
         Ok(rows)
     }
+}
+
+/// The most parked entities that are named.
+const PARKED_MAX: usize = 100;
+
+fn names(parked: &[(Entity, Offset)]) -> Vec<String> {
+    let names = parked.iter().take(PARKED_MAX);
+    names.map(|(entity, _)| entity.subject().to_owned()).collect()
 }
 
 fn row(partition: PartitionId, mark: &Checkpoint, good: bool, verified: bool) -> CheckpointRow {

@@ -92,11 +92,17 @@ pub(super) enum Command {
     #[command(
         after_help = "Examples:\n  khala replay                                 from the last good mark\n  \
         khala replay --from verified --partition 3\n  khala replay --from offset 1200 --partition 3\n  \
-        khala replay --from time 2026-02-19T12:00:00Z\n\n\
+        khala replay --from time 2026-02-19T12:00:00Z\n  khala replay run run_123 --dry-run\n\n\
         Events go on being published and, in other partitions, projected. It may be interrupted at any time:\n\
         whoever projects next finishes it. `khala checkpoints` shows the marks."
     )]
     Replay(ReplayArgs),
+    /// Documents against the log: which are not what the log says, and why
+    #[command(
+        after_help = "Examples:\n  khala audit\n  khala audit run run_123\n  khala audit --sample 0.1 --json\n  khala audit --repair\n\n\
+        Nothing is paused. Exit 0: clean; 3: drift. With --repair 0 only if a second look finds all of it right."
+    )]
+    Audit(AuditArgs),
     /// Records that were no legal events
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
@@ -156,12 +162,41 @@ pub(super) struct DemoArgs {
 
 #[derive(clap::Args)]
 pub(super) struct ReplayArgs {
+    /// `run` or `worker`: only one document, folded anew from its own events
+    #[arg(requires = "id", conflicts_with_all = ["partition", "from"])]
+    pub kind: Option<EntityKind>,
+    /// Its id
+    pub id: Option<String>,
+    /// Tell what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Only this partition
     #[arg(long, value_name = "P")]
     pub partition: Option<u32>,
     /// `last-good`, `verified`, `earliest`, `offset N` or `time T`
     #[arg(long, value_name = "MARK", num_args = 1..=2, default_value = "last-good")]
     pub from: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct AuditArgs {
+    /// `run` or `worker`: only one document
+    #[arg(requires = "id", conflicts_with_all = ["partition", "sample"])]
+    pub kind: Option<EntityKind>,
+    /// Its id
+    pub id: Option<String>,
+    /// Only this partition
+    #[arg(long, value_name = "P")]
+    pub partition: Option<u32>,
+    /// Only about this share of the documents, above 0 up to 1; others each time
+    #[arg(long, value_name = "SHARE")]
+    pub sample: Option<f64>,
+    /// Put right what is found, and look again
+    #[arg(long)]
+    pub repair: bool,
+    /// The most documents that may be changed; above it nothing is [default: 100, or 1 % of the documents]
+    #[arg(long, value_name = "N", requires = "repair")]
+    pub repair_max: Option<u64>,
 }
 
 #[derive(clap::Args)]

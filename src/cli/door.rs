@@ -8,12 +8,14 @@ use super::Context;
 use super::exit::{Exit, Failure};
 use super::remote::Remote;
 use crate::access::{
-    Access, AccessError, CheckpointRow, DeadLetter, LetThrough, ListRequest, Opened, Page, Publication, Published,
-    RedriveReport, RedriveRequest, ReplayReport, ReplayRequest, ResumeRequest, StatusReport, StreamEvent, Told, open,
+    Access, AccessError, AuditOrder, CheckpointRow, DeadLetter, EntityOrder, LetThrough, ListRequest, Opened, Page,
+    Publication, Published, RedriveReport, RedriveRequest, ReplayReport, ReplayRequest, ResumeRequest, StatusReport,
+    StreamEvent, Told, Watch, open,
 };
 use crate::config::{LogTarget, Settings, StoreTarget};
 use crate::projector::now_ms;
 use crate::pure::entity::Entity;
+use crate::repair::{AuditReport, EntityReplay};
 
 pub(super) enum Door {
     Direct(Access),
@@ -106,6 +108,24 @@ impl Door {
         match self {
             Self::Direct(access) => access.checkpoints(partition, limit).await,
             Self::Remote(remote) => remote.checkpoints(partition, limit).await,
+        }
+    }
+
+    pub(super) async fn audit(&self, order: &AuditOrder, watch: Watch<'_>) -> Result<AuditReport, AccessError> {
+        match self {
+            Self::Direct(access) => access.audit(order, watch).await,
+            Self::Remote(remote) => {
+                remote
+                    .follow("/v1/audits", order, &mut |progress| watch(progress))
+                    .await
+            }
+        }
+    }
+
+    pub(super) async fn replay_entity(&self, order: &EntityOrder) -> Result<EntityReplay, AccessError> {
+        match self {
+            Self::Direct(access) => access.replay_entity(order).await,
+            Self::Remote(remote) => remote.operate("/v1/replays", order).await,
         }
     }
 

@@ -11,6 +11,7 @@ pub(super) enum Exit {
     Done = 0,
     Failed = 1,
     Usage = 2,
+    Drift = 3,
     NotFound = 4,
     Unreachable = 5,
 }

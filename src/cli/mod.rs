@@ -1,6 +1,7 @@
 //! The command: one file per subcommand. In: arguments. Out: data on stdout, all else on stderr, an exit code.
 
 mod args;
+mod audit;
 mod bench;
 mod completions;
 mod config;
@@ -85,6 +86,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Status => status::status(context).await,
         Command::Checkpoints { partition, limit } => status::checkpoints(partition, limit, context).await,
         Command::Replay(args) => replay::run(args, context).await,
+        Command::Audit(args) => audit::run(args, context).await,
         Command::DeadLetters(DeadLettersCommand::List { reason, limit }) => {
             dead_letters::list(reason.as_deref(), limit, context).await
         }

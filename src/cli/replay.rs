@@ -4,12 +4,26 @@ use indicatif::ProgressBar;
 
 use super::Context;
 use super::args::ReplayArgs;
+use super::audit;
 use super::door::Door;
 use super::exit::{Exit, Failure};
-use crate::access::{ReplayProgress, ReplayReport, ReplayRequest};
+use crate::access::{EntityOrder, ReplayProgress, ReplayReport, ReplayRequest};
 use crate::repair::From;
 
 pub(super) async fn run(args: ReplayArgs, context: &Context) -> Result<Exit, Failure> {
+    if let (Some(kind), Some(id)) = (args.kind, args.id.as_deref()) {
+        let entity = audit::entity(kind, id)?.subject().to_owned();
+        let order = EntityOrder {
+            entity,
+            dry_run: args.dry_run,
+        };
+        return audit::replay_entity(&order, context).await;
+    }
+    if args.dry_run {
+        return Err(Failure::usage(
+            "--dry-run is there for one entity only: khala replay run ID --dry-run",
+        ));
+    }
     let from = args.from.join(" ");
     from.parse::<From>()
         .map_err(|problem| Failure::usage(format!("--from {problem}")))?;

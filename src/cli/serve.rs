@@ -43,6 +43,7 @@ pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
     let serving = Serving {
         board: std::sync::Arc::new(StatusBoard::default()),
         metrics: Metrics::with_system(&settings.namespace, system)?,
+        audit: std::sync::Arc::default(),
     };
     let stop = CancellationToken::new();
     let mut signals = JoinSet::new();

@@ -3,6 +3,7 @@
 use super::Context;
 use super::door::Door;
 use super::exit::{Exit, Failure};
+use crate::access::AuditStatus;
 
 pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
     let report = Door::open_existing(context)?.status().await?;
@@ -48,12 +49,30 @@ pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
         }
         if row.parked > 0 {
             out.line(format!(
-                "partition {}: {} entities wait for a repair",
-                row.partition, row.parked
+                "partition {}: {} entities wait for a repair (`khala audit --repair`): {}",
+                row.partition,
+                row.parked,
+                row.parked_entities.join(" ")
             ));
         }
     }
+    if let Some(audit) = &report.audit {
+        out.line(audit_line(audit));
+    }
     Ok(Exit::Done)
+}
+
+fn audit_line(audit: &AuditStatus) -> String {
+    let now = audit
+        .progress
+        .map_or_else(String::new, |done| format!("   at work: {:.0} %", done * 100.0));
+    match &audit.last_at {
+        Some(at) => format!(
+            "audit: {} documents, {} drifted, ended {at}{now}",
+            audit.documents, audit.drifted
+        ),
+        None => format!("audit: none has ended yet{now}"),
+    }
 }
 
 pub(super) async fn checkpoints(partition: Option<u32>, limit: usize, context: &Context) -> Result<Exit, Failure> {

@@ -319,6 +319,37 @@ pub static KEYS: &[Key] = &[
         set: |settings, text| value::number(text, 1..=1_000_000).map(|marks| settings.history_kept = marks as usize),
         get: |settings| settings.history_kept.to_string(),
     },
+    Key {
+        name: "audit_memory",
+        unit: "bytes",
+        default: "256MiB",
+        doc: "Memory of an audit; what does not fit is audited in slices, each one more pass over the log",
+        secret: false,
+        set: |settings, text| value::size(text, MIB..=1 << 40).map(|bytes| settings.audit_memory = bytes),
+        get: |settings| show_size(settings.audit_memory),
+    },
+    Key {
+        name: "audit_every",
+        unit: "time",
+        default: "24h",
+        doc: "How often `serve` audits the partitions it has, in the background; none: never",
+        secret: false,
+        set: |settings, text| {
+            let span = value::optional(text, |text| value::span(text, seconds(1)..=seconds(31_536_000)))?;
+            settings.audit_every = span;
+            Ok(())
+        },
+        get: |settings| settings.audit_every.map_or("none".into(), show_span),
+    },
+    Key {
+        name: "audit_share",
+        unit: "percent",
+        default: "5",
+        doc: "The share of one core that the background audit may take, 1-100",
+        secret: false,
+        set: |settings, text| value::number(text, 1..=100).map(|share| settings.audit_share = share as u8),
+        get: |settings| settings.audit_share.to_string(),
+    },
 ];
 
 const fn seconds(count: u64) -> Duration {

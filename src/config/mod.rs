@@ -96,6 +96,12 @@ pub struct Settings {
     pub dead_letter_share_records: u64,
     /// Marks kept in a partition's history.
     pub history_kept: usize,
+    /// Memory of an audit.
+    pub audit_memory: usize,
+    /// How often `serve` audits what it has; `None`: never.
+    pub audit_every: Option<Duration>,
+    /// The share of one core that the background audit may take, in percent.
+    pub audit_share: u8,
     /// librdkafka's properties by their own names.
     pub kafka: BTreeMap<String, String>,
 }
@@ -129,6 +135,9 @@ impl Default for Settings {
             dead_letter_permille_max: 0,
             dead_letter_share_records: 0,
             history_kept: 0,
+            audit_memory: 0,
+            audit_every: None,
+            audit_share: 0,
             kafka: BTreeMap::new(),
         };
         for key in KEYS {

@@ -82,7 +82,7 @@ impl Doer {
         rewind(&site, to, &mut |_| {}).await.map_err(|error| match error {
             RepairError::Store(error) => failure(error),
             RepairError::Log(error) => Failure::Away(error.to_string()),
-            RepairError::NoMark { .. } => Failure::Hopeless(error.to_string()),
+            RepairError::NoMark { .. } | RepairError::Refused(_) => Failure::Hopeless(error.to_string()),
         })
     }
 

@@ -2,13 +2,27 @@
 //! In: log and store. Out: documents that equal the log, or the names of those that cannot be rebuilt.
 //! Invariant: every write is a compare-and-set; whatever is killed half-way is finished by whoever comes next.
 
+mod audit;
 mod choose;
+mod entity;
+mod examine;
+mod ground;
+mod heal;
+mod listing;
 mod plan;
+mod report;
 mod rewind;
 mod site;
+mod standing;
 mod survey;
 
+pub use self::audit::{AuditRequest, audit};
 pub use self::choose::{Choice, From};
+pub use self::entity::{EntityReplay, EntityResult, Intention, replay_entity};
+pub use self::examine::{Begin, Examined, Rebuild, Verdict, examine};
+pub use self::ground::{Ground, Pace};
+pub use self::heal::{Healer, Healing, Repaired, heal};
+pub use self::report::{AuditProgress, AuditRepair, AuditReport, DRIFT_MAX, DriftRow, PartitionAudit, drift_row};
 pub use self::rewind::{Progress, rewind};
 pub use self::site::{RepairError, Site, describe, operator};
 pub use self::survey::{compare, last_record_of};

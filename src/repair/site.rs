@@ -53,6 +53,9 @@ pub enum RepairError {
         /// In words.
         detail: String,
     },
+    /// It cannot be done, or not now: why, and what helps. Nothing was changed.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Keeps a lease alive while something long is done under it.

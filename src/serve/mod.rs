@@ -2,6 +2,7 @@
 //! In: settings. Out: documents, `/metrics`, answers. Invariant: publishing waits for the log alone, never for the
 //! store; a signal finishes the batch in hand, commits, leaves the group.
 
+mod auditing;
 mod auth;
 mod changes;
 mod envelope;
@@ -102,11 +103,14 @@ pub async fn run(
         settings.http_connections,
         http_stop.clone(),
     ));
+    let mut background = JoinSet::new();
+    background.spawn(auditing::audit_again_and_again(access.clone(), serving.clone()));
     info!(%address, namespace = settings.namespace, topic = settings.topic, "serving");
     let projected = tokio::select! {
         projected = project(&access, &serving, &stop) => projected,
         Some(ended) = tasks.join_next() => Err(anyhow::anyhow!("HTTP ended: {ended:?}")),
     };
+    background.abort_all();
     http_stop.cancel();
     if tokio::time::timeout(REQUESTS_PATIENCE, async { while tasks.join_next().await.is_some() {} })
         .await

@@ -1,5 +1,7 @@
-//! `POST /v1/replays`: what the command does. The answer is JSON lines: progress, then the report or an error.
+//! `POST /v1/replays` and `/v1/audits`: what the commands do. The answer is JSON lines: progress, then the report or
+//! an error; of one entity's replay it is the report alone.
 
+use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
@@ -12,14 +14,17 @@ use tokio::task::JoinSet;
 
 use super::App;
 use super::error::HttpError;
-use crate::access::{AccessError, ReplayProgress, ReplayRequest};
-use crate::repair::From;
+use crate::access::{AccessError, AuditOrder, EntityOrder, ReplayProgress, ReplayRequest};
+use crate::repair::{AuditProgress, From};
 
 /// Lines that may wait for a slow reader; what is more is passed over.
 const LINES: usize = 64;
 
 pub(super) async fn replay(State(app): State<App>, body: Bytes) -> Result<Response, HttpError> {
     let text = if body.is_empty() { &b"{}"[..] } else { &body[..] };
+    if let Ok(order) = serde_json::from_slice::<EntityOrder>(text) {
+        return Ok(Json(app.access.replay_entity(&order).await?).into_response());
+    }
     let request: ReplayRequest = serde_json::from_slice(text)
         .map_err(|error| HttpError::bad_request("bad_request", format!("a replay's request: {error}")))?;
     let from: Result<From, String> = request.from.parse();
@@ -29,6 +34,19 @@ pub(super) async fn replay(State(app): State<App>, body: Bytes) -> Result<Respon
         let progress = sender.clone();
         let mut told = move |now: ReplayProgress| _ = progress.try_send(line(&now));
         let report = access.replay(&request, &mut told).await;
+        let _ = sender.send(last_line(report)).await;
+    }))
+}
+
+pub(super) async fn audit(State(app): State<App>, body: Bytes) -> Result<Response, HttpError> {
+    let text = if body.is_empty() { &b"{}"[..] } else { &body[..] };
+    let order: AuditOrder = serde_json::from_slice(text)
+        .map_err(|error| HttpError::bad_request("bad_request", format!("an audit's order: {error}")))?;
+    let access = app.access.clone();
+    Ok(lines(async move |sender: mpsc::Sender<Bytes>| {
+        let progress = sender.clone();
+        let watch = move |now: AuditProgress| _ = progress.try_send(line(&now));
+        let report = access.audit(&order, &watch).await;
         let _ = sender.send(last_line(report)).await;
     }))
 }

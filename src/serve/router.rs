@@ -29,6 +29,7 @@ pub(super) fn router(app: App, settings: &Settings) -> Router {
         .route("/v1/dead-letters/redrive", post(operations::redrive))
         .route("/v1/resume", post(operations::resume))
         .route("/v1/replays", post(repairs::replay))
+        .route("/v1/audits", post(repairs::audit))
         .route("/metrics", get(operations::metrics))
         .method_not_allowed_fallback(error::wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), auth::check));

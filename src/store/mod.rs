@@ -3,6 +3,7 @@
 //! The store knows nothing of the log, and nothing of how documents are made.
 
 pub mod embedded;
+mod heal;
 pub mod redis;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::heal::{Heal, HealEntry, Healed, Healthy};
 pub use crate::pure::batch::{Batch, DocumentWrite, EventWrite, Stored};
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
@@ -193,6 +195,13 @@ pub trait Store: Send + Sync {
 
     /// Documents of `entities` and their places in the index, with the checkpoint of the same instant.
     async fn peek(&self, partition: PartitionId, entities: &[Entity]) -> Result<Peeked, StoreError>;
+
+    /// Puts entities right beside whoever projects: those that are still as they were seen.
+    ///
+    /// # Errors
+    /// `Refused`: a rewind is under way, or the checkpoint to be moved is not the expected one. `NotOwner`: an
+    /// operator's lease. Nothing was written then.
+    async fn heal(&self, partition: PartitionId, heal: &Heal) -> Result<Vec<Healed>, StoreError>;
 
     /// Tells of every document key of the namespace, whether an index knows it or not; some may come twice.
     async fn scan(&self, visit: &mut (dyn FnMut(PartitionId, Entity) + Send)) -> Result<(), StoreError>;

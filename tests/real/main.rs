@@ -7,6 +7,7 @@ mod reference;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod bench;
 mod broker_faults;
 mod commands;
@@ -25,6 +26,7 @@ mod redrive;
 mod rewind;
 mod servers;
 mod sink_faults;
+mod spoil;
 mod streams;
 mod topic;
 mod web;

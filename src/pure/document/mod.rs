@@ -7,7 +7,7 @@ mod render;
 #[cfg(test)]
 mod tests;
 
-use super::accept::{Accepted, Seen};
+use super::accept::{Accepted, Seen, Source};
 use super::entity::{Entity, Kind};
 use super::event::Event;
 use super::place::{Offset, PartitionId};
@@ -98,6 +98,18 @@ impl Document {
     /// Number of accepted events.
     pub fn seq(&self) -> u64 {
         self.span.map_or(0, |span| span.seq)
+    }
+
+    /// Sequences now known to be missing, over all sources.
+    pub fn missing_events(&self) -> u64 {
+        self.accepted.missing_events()
+    }
+
+    /// Whether each source's first event is here: no sequence from its 1 on is missing or forgotten, and every
+    /// event has one. Then nothing of the entity's beginning was lost that anything here could tell of.
+    pub fn has_beginning(&self) -> bool {
+        let whole = |source: &Source| source.forgotten == 0 && source.missing.first().is_none_or(|range| range.0 > 1);
+        self.accepted.recent().is_empty() && self.accepted.sources().iter().all(whole)
     }
 
     /// The status' word.

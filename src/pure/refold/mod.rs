@@ -3,11 +3,13 @@
 //! Invariant: the document of an entity wanted `until` U is the fold of its accepted events below U, whatever
 //! else the log holds; an entity that was handed out costs its entry and no document.
 
+mod slice;
+
 use std::collections::{BTreeSet, VecDeque};
-use std::ops::RangeInclusive;
 
 use hashbrown::HashMap;
 
+pub use self::slice::Slice;
 use super::document::{Applied, Document};
 use super::entity::Entity;
 use super::event::{self, Event, Rules};
@@ -70,53 +72,9 @@ pub struct Fed<T> {
     pub done: Vec<Refolded<T>>,
     /// Entities that nobody wanted and that have an event below the watched bound; each is told once.
     pub unknown: Vec<(Entity, Offset)>,
-}
-
-/// A part of all subjects: those whose hash lies in the range. Halves of a slice have nothing in common.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slice(RangeInclusive<u64>);
-
-impl Slice {
-    /// Every subject.
-    pub const ALL: Self = Self(0..=u64::MAX);
-
-    /// About this share of all subjects, 0 to 1, beginning at `from`: another `from`, other subjects.
-    /// In two slices where it wraps around.
-    pub fn share(share: f64, from: u64) -> Vec<Self> {
-        if share >= 1.0 {
-            return vec![Self::ALL];
-        }
-        let width = (share.max(0.0) * 2_f64.powi(64)) as u64;
-        match from.checked_add(width) {
-            Some(to) => vec![Self(from..=to)],
-            None => vec![Self(from..=u64::MAX), Self(0..=from.wrapping_add(width))],
-        }
-    }
-
-    /// Whether the subject is one of it.
-    pub fn contains(&self, subject: &[u8]) -> bool {
-        self.0 == Self::ALL.0 || self.0.contains(&spread(subject))
-    }
-
-    /// Its lower half, which it keeps, and its upper one; `None` if it is too small for two.
-    pub fn halve(&mut self) -> Option<Self> {
-        let (low, high) = (*self.0.start(), *self.0.end());
-        let middle = low + (high - low) / 2;
-        let upper = (middle < high).then(|| Self(middle + 1..=high));
-        self.0 = low..=middle;
-        upper
-    }
-}
-
-/// FNV-1a, then the finalizer of `MurmurHash3`, so that its high bits are as good as its low ones.
-fn spread(subject: &[u8]) -> u64 {
-    let mut hash = subject.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
-        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
-    }
-    hash ^ (hash >> 33)
+    /// Entities that were handed out and have an event past their end and below the watched bound, accepted or not;
+    /// each is told once.
+    pub later: Vec<(Entity, Offset)>,
 }
 
 struct Wanted<T> {
@@ -138,8 +96,11 @@ struct Fold {
 
 enum Entry<T> {
     Wanted(Wanted<T>),
-    /// Handed out, or told as unknown.
-    Done,
+    /// Handed out, or never wanted.
+    Done {
+        /// Nothing more is told of it.
+        told: bool,
+    },
 }
 
 /// Bytes an entry costs beside its document: key, entry, the allocation of the subject, a table's spare room.
@@ -199,24 +160,19 @@ impl<T> Refold<T> {
         self.watched = Some((bound, slice));
     }
 
-    /// Lets go all entities that are not in `slice`, and watches only those that are.
-    pub fn narrow(&mut self, slice: &Slice) {
-        let (bytes, open) = (&mut self.bytes, &mut self.open);
-        self.entries.retain(|entity, entry| {
-            let stays = slice.contains(entity.subject().as_bytes());
-            if !stays {
-                *bytes -= entry_bytes::<T>(entity);
-                if let Entry::Wanted(wanted) = entry {
-                    *bytes -= wanted.fold.as_ref().map_or(0, |fold| fold.bytes);
-                    *open -= 1;
-                }
-            }
-            stays
-        });
-        self.entries.shrink_to_fit();
-        if let Some((_, watched)) = &mut self.watched {
-            *watched = slice.clone();
+    /// Tells nothing of this entity, whatever the log has of it. Before the first record.
+    pub fn pass_over(&mut self, entity: Entity) {
+        let bytes = entry_bytes::<T>(&entity);
+        match self.entries.insert(entity, Entry::Done { told: true }) {
+            None => self.bytes += bytes,
+            Some(Entry::Wanted(_)) => self.open -= 1,
+            Some(Entry::Done { .. }) => {}
         }
+    }
+
+    /// Whether an entity is wanted, was, or is passed over.
+    pub fn knows(&self, entity: &Entity) -> bool {
+        self.entries.contains_key(entity)
     }
 
     /// Bytes held, roughly.
@@ -234,13 +190,25 @@ impl<T> Refold<T> {
         let mut fed = Fed {
             done: Vec::new(),
             unknown: Vec::new(),
+            later: Vec::new(),
         };
         for record in records.iter() {
             let Ok(key) = std::str::from_utf8(record.key.unwrap_or_default()) else {
                 continue;
             };
             match self.entries.get_key_value_mut(key) {
-                Some((_, Entry::Done)) => {}
+                Some((_, Entry::Done { told: true })) => {}
+                Some((entity, Entry::Done { told })) => {
+                    if self
+                        .watched
+                        .as_ref()
+                        .is_some_and(|(bound, _)| bound.is_past(record.offset))
+                        && self.setup.is_event(&record)
+                    {
+                        *told = true;
+                        fed.later.push((entity.clone(), record.offset));
+                    }
+                }
                 Some((entity, Entry::Wanted(wanted))) => {
                     let until = wanted.want.until;
                     if until.is_past(record.offset) {
@@ -272,7 +240,7 @@ impl<T> Refold<T> {
 
     fn hand_out(&mut self, key: &str) -> Option<Refolded<T>> {
         let (entity, entry) = self.entries.get_key_value_mut(key)?;
-        let Entry::Wanted(wanted) = std::mem::replace(entry, Entry::Done) else {
+        let Entry::Wanted(wanted) = std::mem::replace(entry, Entry::Done { told: false }) else {
             return None;
         };
         self.open -= 1;
@@ -300,11 +268,16 @@ impl<T> Refold<T> {
         if !bound.is_past(record.offset) || !slice.contains(key.as_bytes()) {
             return None;
         }
-        event::decode(record, self.setup.partition, &self.setup.rules).ok()?;
-        let entity = Entity::parse(key)?;
+        let entity = Entity::parse(key).filter(|_| self.setup.is_event(record))?;
         self.bytes += entry_bytes::<T>(&entity);
-        self.entries.insert(entity.clone(), Entry::Done);
+        self.entries.insert(entity.clone(), Entry::Done { told: true });
         Some((entity, record.offset))
+    }
+}
+
+impl Setup {
+    fn is_event(&self, record: &Record<'_>) -> bool {
+        event::decode(record, self.partition, &self.rules).is_ok()
     }
 }
 

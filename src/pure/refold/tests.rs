@@ -1,7 +1,5 @@
 //! The refold against the slow and obvious fold, over messy logs cut into batches anyhow.
 
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -131,37 +129,31 @@ fn the_last_events_are_kept_in_order() {
 }
 
 #[test]
-fn what_is_narrowed_away_is_folded_by_the_other_half() {
+fn an_event_past_the_end_of_one_handed_out_is_told_once() {
     let mut dice = Dice::new(9);
     let log = messy_log(&mut dice, 250);
-    let until = Want::until(NextOffset(200));
-    let mut slice = Slice::ALL;
-    let upper = slice.halve().expect("large enough");
-    let mut all = BTreeMap::new();
-    for half in [slice, upper] {
-        let mut refold = Refold::new(PARTITION, rules(), 0);
-        for subject in SUBJECTS {
-            refold.want(entity(subject), until, 0);
-        }
-        refold.feed(&batches(&log, &mut dice)[0]);
-        refold.narrow(&half);
-        let mut again = Refold::new(PARTITION, rules(), 0);
-        for subject in SUBJECTS.iter().filter(|subject| half.contains(subject.as_bytes())) {
-            again.want(entity(subject), until, 0);
-        }
-        assert_eq!(refold.open(), again.open());
-        all.extend(
-            run(&mut again, &log, &mut dice)
-                .0
-                .into_iter()
-                .map(|one| (one.entity, one.document)),
-        );
+    let mut refold = Refold::new(PARTITION, rules(), 0);
+    for subject in ["run/a", "run/b", "run/c"] {
+        let until = if subject == "run/b" { 400 } else { 100 };
+        refold.want(entity(subject), Want::until(NextOffset(until)), 0);
     }
-    let rendered: BTreeMap<_, _> = all
+    refold.pass_over(entity("run/c"));
+    refold.pass_over(entity("run/d"));
+    refold.watch_below(NextOffset(200), Slice::ALL);
+    let fed: Vec<_> = batches(&log, &mut dice)
         .iter()
-        .filter_map(|(entity, document)| Some((entity.clone(), content(document)?)))
+        .map(|records| refold.feed(records))
         .collect();
-    assert_eq!(rendered, fold(&log, NextOffset(200)).0);
+    let later: Vec<_> = fed.iter().flat_map(|fed| &fed.later).collect();
+    assert_eq!((later.len(), later[0].0.subject()), (1, "run/a"));
+    assert!((100..200).contains(&later[0].1.0), "{later:?}");
+    let unknown: Vec<_> = fed
+        .iter()
+        .flat_map(|fed| &fed.unknown)
+        .map(|(entity, _)| entity.subject())
+        .collect();
+    assert_eq!(unknown, ["worker/w"]);
+    assert!(refold.knows(&entity("run/d")) && !refold.knows(&entity("run/never")));
 }
 
 #[test]

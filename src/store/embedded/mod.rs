@@ -4,6 +4,7 @@
 //! After a failed write nothing is acknowledged until a restart. Owners live as long as the process.
 //! Layout: `<dir>/store/`, see `keys`.
 
+mod heal;
 mod keys;
 mod read;
 mod survey;
@@ -23,7 +24,7 @@ use fjall::{Keyspace, KeyspaceCreateOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::{Batch, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
+use super::{Batch, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
 use crate::disk::{Disk, DiskError};
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
@@ -298,6 +299,15 @@ impl Store for EmbeddedStore {
     async fn peek(&self, partition: PartitionId, entities: &[Entity]) -> Result<Peeked, StoreError> {
         let entities = entities.to_vec();
         self.read(partition, move |view| view.peek(&entities)).await
+    }
+
+    async fn heal(&self, partition: PartitionId, heal: &Heal) -> Result<Vec<Healed>, StoreError> {
+        let (target, heal, kept) = (
+            self.target(partition),
+            Box::new(heal.clone()),
+            self.settings.events_kept,
+        );
+        self.ask(|reply| Request::Heal(target, heal, kept, reply)).await
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(PartitionId, Entity) + Send)) -> Result<(), StoreError> {

@@ -40,9 +40,10 @@ impl Write {
     pub(super) fn has_room_for(&self, request: &Request) -> bool {
         match request {
             Request::Commit(commit, _) => self.bytes < WRITE_BYTES && !self.places.contains(&commit.target.place),
-            Request::Renew(target, ..) | Request::Verify(target, ..) | Request::ForgetMarks(target, ..) => {
-                !self.places.contains(&target.place)
-            }
+            Request::Renew(target, ..)
+            | Request::Heal(target, ..)
+            | Request::Verify(target, ..)
+            | Request::ForgetMarks(target, ..) => !self.places.contains(&target.place),
             Request::Take(..) | Request::Release(..) | Request::Owner(..) | Request::Note(..) => true,
         }
     }

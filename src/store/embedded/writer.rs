@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
+use super::heal;
 use super::keys::{self, Place};
 use super::read::View;
 use super::write::Write;
@@ -17,7 +18,7 @@ use crate::disk;
 use crate::pure::checkpoint::{Checkpoint, Identity};
 use crate::pure::entity::Entity;
 use crate::pure::place::{Offset, PartitionId};
-use crate::store::{Batch, Owner, StoreError};
+use crate::store::{Batch, Heal, Healed, Owner, StoreError};
 
 /// How many requests may wait. Each partition has at most a few under way.
 pub(super) const QUEUE: usize = 256;
@@ -41,6 +42,8 @@ pub(super) enum Request {
     Commit(Box<Commit>, Reply<()>),
     /// Add a mark to the history, of which so many are kept.
     Verify(Target, Box<Checkpoint>, u64, Reply<()>),
+    /// Put entities right; streams keep so many events.
+    Heal(Target, Box<Heal>, u64, Reply<Vec<Healed>>),
     /// Take marks out of the history.
     ForgetMarks(Target, Vec<u64>, Reply<()>),
     /// A key of `meta`, and its sealed value.
@@ -96,15 +99,15 @@ impl Commit {
     }
 }
 
-struct Lease {
+pub(super) struct Lease {
     owner: Owner,
     until: Instant,
 }
 
 /// State of the thread.
 pub(super) struct Writer {
-    shared: Arc<Shared>,
-    leases: HashMap<Place, Lease>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) leases: HashMap<Place, Lease>,
     /// Number of the newest mark, where it was needed.
     marks: HashMap<Place, u64>,
 }
@@ -177,23 +180,37 @@ impl Writer {
                 write.places.insert(target.place);
                 write.answer(reply, Ok(()));
             }
+            Request::Heal(target, wanted, kept, reply) => {
+                let healed = self.heal(write, &target, &wanted, kept);
+                let touched = healed
+                    .as_ref()
+                    .map_or_else(|_| Vec::new(), |healed| heal::touched(&wanted, healed));
+                write.answer(reply, healed);
+                self.tell_of(write, touched);
+            }
             Request::Commit(commit, reply) => {
                 let touched: Vec<_> = commit.events.iter().map(|(entity, ..)| entity.clone()).collect();
                 let taken = self.commit(write, &commit);
-                let (shared, accepted) = (self.shared.clone(), taken.is_ok());
+                let accepted = taken.is_ok();
                 write.answer(reply, taken);
                 if accepted {
-                    write.answers.push(Box::new(move |failed| {
-                        if failed.is_none() {
-                            shared.news.tell(&touched);
-                        }
-                    }));
+                    self.tell_of(write, touched);
                 }
             }
         }
     }
 
-    fn live(&self, place: &Place) -> Option<&Owner> {
+    /// Wakes those who wait for events of these entities, once they are there.
+    fn tell_of(&self, write: &mut Write, touched: Vec<Entity>) {
+        let shared = self.shared.clone();
+        write.answers.push(Box::new(move |failed| {
+            if failed.is_none() {
+                shared.news.tell(&touched);
+            }
+        }));
+    }
+
+    pub(super) fn live(&self, place: &Place) -> Option<&Owner> {
         let lease = self.leases.get(place)?;
         (Instant::now() < lease.until).then_some(&lease.owner)
     }
@@ -323,7 +340,7 @@ fn cut_events(view: &View, commit: &Commit) -> Result<Vec<Vec<u8>>, StoreError> 
     Ok(keys)
 }
 
-fn not_owner(target: &Target, found: Option<&Owner>) -> StoreError {
+pub(super) fn not_owner(target: &Target, found: Option<&Owner>) -> StoreError {
     StoreError::NotOwner {
         partition: target.partition,
         owner: found.map_or_else(String::new, |owner| owner.0.clone()),

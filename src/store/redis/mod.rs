@@ -5,6 +5,7 @@
 
 mod commit;
 mod connect;
+mod heal;
 mod history;
 mod keys;
 mod read;
@@ -23,7 +24,7 @@ use self::connect::{BATCH_LANES, CONTROL_LANE, Connections, READ_LANE};
 use self::keys::Keys;
 use self::reply::Reply;
 use self::script::Call;
-use super::{Batch, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
+use super::{Batch, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
@@ -258,6 +259,10 @@ impl Store for RedisStore {
             call.argument(entity.id());
         }
         self.call(READ_LANE, partition, call).await?.peeked(partition, &keys)
+    }
+
+    async fn heal(&self, partition: PartitionId, heal: &Heal) -> Result<Vec<Healed>, StoreError> {
+        heal::heal(self, partition, heal).await
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(PartitionId, Entity) + Send)) -> Result<(), StoreError> {

@@ -22,6 +22,7 @@ impl Text {
 }
 
 static COMMIT: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("commit.lua")));
+static HEAL: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("heal.lua")));
 static LOAD: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("load.lua")));
 static OPEN: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("open.lua")));
 static PEEK: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("peek.lua")));
@@ -46,6 +47,10 @@ impl<'a> Call<'a> {
 
     pub(super) fn commit() -> Self {
         Self::new(&COMMIT)
+    }
+
+    pub(super) fn heal() -> Self {
+        Self::new(&HEAL)
     }
 
     pub(super) fn load() -> Self {

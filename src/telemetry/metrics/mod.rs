@@ -55,6 +55,7 @@ pub struct Metrics {
     drift: Labelled,
     replays: Replays,
     audit_last_success: Gauge<f64>,
+    audit_progress: Gauge<f64>,
     replay_horizon: Gauge<f64>,
     published: Labelled,
     publish_duration: Histogram<f64>,
@@ -102,6 +103,11 @@ impl Metrics {
                 &meter,
                 "khala.audit.last_success_timestamp",
                 "When an audit last compared all documents of the namespace with the log; no series before the first.",
+            ),
+            audit_progress: gauge(
+                &meter,
+                "khala.audit.progress_ratio",
+                "Share of the background audit that is done; no series before the first.",
             ),
             replay_horizon: gauge(
                 &meter,
@@ -179,6 +185,11 @@ impl Metrics {
     pub fn audited(&self, at: SystemTime) {
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.audit_last_success.record(since.as_secs_f64(), &[]);
+    }
+
+    /// So much of the background audit is done, 0 to 1.
+    pub fn audit_progress(&self, done: f64) {
+        self.audit_progress.record(done.clamp(0.0, 1.0), &[]);
     }
 
     /// A replay can go back so many seconds: the shortest over all partitions.

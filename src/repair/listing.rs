@@ -1,0 +1,197 @@
+//! Which documents of one partition there are, and what each of them says of itself.
+//! In: the index upwards by offset, so that an entity that moves on meanwhile comes again; and the keys themselves.
+//! Out: entities to be folded up to their own offsets, and suspects. Invariant: an entity with an event below the
+//! checkpoint that was read before the listing is listed, moved on, or a suspect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::examine::parse;
+use super::ground::{Ground, Pace};
+use super::site::RepairError;
+use crate::pure::checkpoint::Checkpoint;
+use crate::pure::document::Document;
+use crate::pure::entity::{Entity, Kind};
+use crate::pure::event::Rules;
+use crate::pure::place::{NextOffset, Offset, PartitionId};
+use crate::pure::refold::{self, Refold, Slice, Want};
+use crate::store::Stored;
+
+/// Entities of one page.
+const PAGE: usize = 1_000;
+
+/// What a stored document is, in a few bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    hash: u128,
+    state: u32,
+}
+
+impl Fingerprint {
+    pub(super) fn of(document: &Document, room: &mut Vec<u8>) -> Self {
+        let hash = refold::hash(document, room);
+        room.clear();
+        document.write_state(room);
+        Self {
+            hash,
+            state: crc32c::crc32c(room),
+        }
+    }
+}
+
+/// One partition as it is audited.
+pub(super) struct Scope<'a> {
+    pub(super) ground: &'a Ground,
+    pub(super) partition: PartitionId,
+    pub(super) rules: Rules,
+    pub(super) slice: &'a Slice,
+    /// The log's first offset.
+    pub(super) first: NextOffset,
+    /// The checkpoint, read before the listing.
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) pace: Pace,
+}
+
+/// What was listed.
+pub(super) struct Listed {
+    pub(super) refold: Refold<Fingerprint>,
+    pub(super) suspects: BTreeSet<Entity>,
+    /// Past the last offset that any document names.
+    pub(super) end: NextOffset,
+    pub(super) documents: u64,
+    pub(super) unverifiable: u64,
+    pub(super) sequence_gaps: u64,
+    parked: BTreeMap<Entity, Offset>,
+    room: Vec<u8>,
+}
+
+/// More than fits into the memory given.
+pub(super) struct TooLarge;
+
+impl Scope<'_> {
+    /// Lists what the index knows.
+    pub(super) async fn list(&self, memory_bytes: usize) -> Result<Result<Listed, TooLarge>, RepairError> {
+        let store = &self.ground.store;
+        let mut listed = Listed {
+            refold: Refold::new(self.partition, self.rules, 0),
+            suspects: BTreeSet::new(),
+            end: self.checkpoint.next,
+            documents: 0,
+            unverifiable: 0,
+            sequence_gaps: 0,
+            parked: store.parked(self.partition).await?.into_iter().collect(),
+            room: Vec::new(),
+        };
+        for kind in Kind::ALL {
+            let (mut from, mut limit, mut stop) = (NextOffset::START, PAGE, None);
+            loop {
+                let began = Instant::now();
+                let page = store.indexed(self.partition, kind, from, limit).await?;
+                let (Some(lowest), Some(highest)) = (page.first(), page.last()) else {
+                    break;
+                };
+                let (lowest, highest) = (NextOffset(lowest.1.0), NextOffset(highest.1.0));
+                if stop.is_some_and(|stop| lowest >= stop) {
+                    break; // these moved on past the place where they were looked for last
+                }
+                let entities = page.iter().map(|(entity, _)| entity.clone());
+                let chosen = entities.filter(|entity| self.slice.contains(entity.subject().as_bytes()));
+                self.take(&chosen.collect::<Vec<_>>(), &mut listed).await?;
+                if listed.refold.bytes() > memory_bytes {
+                    return Ok(Err(TooLarge));
+                }
+                if page.len() < limit {
+                    break;
+                }
+                if highest >= self.checkpoint.next && stop.is_none() {
+                    let now = store.checkpoint(self.partition).await?;
+                    stop = Some(now.map_or(highest, |now| now.next));
+                }
+                // Whole pages of one offset are somebody's invention; they must not hide what comes behind.
+                limit = if lowest == highest { limit * 2 } else { PAGE };
+                from = highest;
+                self.pace.rest(began).await;
+            }
+        }
+        for entity in listed.parked.keys().cloned().collect::<Vec<_>>() {
+            if self.slice.contains(entity.subject().as_bytes()) {
+                listed.suspect(entity);
+            }
+        }
+        Ok(Ok(listed))
+    }
+
+    async fn take(&self, entities: &[Entity], listed: &mut Listed) -> Result<(), RepairError> {
+        if entities.is_empty() {
+            return Ok(());
+        }
+        let peeked = self.ground.store.peek(self.partition, entities).await?;
+        let now = peeked
+            .checkpoint
+            .map_or(NextOffset::START, |checkpoint| checkpoint.next);
+        for (entity, (seen, index)) in entities.iter().zip(peeked.entities) {
+            self.take_one(entity, &seen, (index, now), listed);
+        }
+        Ok(())
+    }
+
+    fn take_one(
+        &self,
+        entity: &Entity,
+        seen: &Stored,
+        (index, now): (Option<Offset>, NextOffset),
+        listed: &mut Listed,
+    ) {
+        if *seen == Stored::Absent && index.is_none() {
+            return; // removed since the page was read
+        }
+        let is_new = !listed.refold.knows(entity);
+        listed.documents += u64::from(is_new);
+        let Some(Ok(document)) = parse(entity, self.partition, seen) else {
+            return listed.suspect(entity.clone());
+        };
+        let (Some(began), Some(offset)) = (document.first_offset(), document.offset()) else {
+            return listed.suspect(entity.clone());
+        };
+        listed.sequence_gaps += u64::from(is_new && document.missing_events() > 0);
+        if index != Some(offset) || !now.is_past(offset) || listed.parked.contains_key(entity) {
+            return listed.suspect(entity.clone());
+        }
+        if self.first.is_past(began) {
+            listed.unverifiable += u64::from(is_new);
+            return listed.refold.pass_over(entity.clone());
+        }
+        let fingerprint = Fingerprint::of(&document, &mut listed.room);
+        listed.end = listed.end.max(offset.next());
+        listed
+            .refold
+            .want(entity.clone(), Want::until(offset.next()), fingerprint);
+    }
+
+    /// Looks at documents whose keys are there and that the index did not tell of; keeps those that are suspect.
+    pub(super) async fn look_at(&self, strays: &BTreeSet<Entity>, listed: &mut Listed) -> Result<(), RepairError> {
+        let strays: Vec<Entity> = strays.iter().cloned().collect();
+        for page in strays.chunks(PAGE) {
+            let peeked = self.ground.store.peek(self.partition, page).await?;
+            for (entity, (seen, index)) in page.iter().zip(peeked.entities) {
+                let offset = match parse(entity, self.partition, &seen) {
+                    Some(Ok(document)) => document.offset(),
+                    _ => None,
+                };
+                let is_new = offset.is_some_and(|offset| !self.checkpoint.next.is_past(offset)) && offset == index;
+                if !is_new && seen != Stored::Absent {
+                    listed.documents += 1;
+                    listed.suspect(entity.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Listed {
+    fn suspect(&mut self, entity: Entity) {
+        self.refold.pass_over(entity.clone());
+        self.suspects.insert(entity);
+    }
+}

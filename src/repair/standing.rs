@@ -1,0 +1,84 @@
+//! Whether a partition's documents can be compared with the log at all, before any of them is read.
+
+use super::ground::Ground;
+use super::site::RepairError;
+use super::survey::last_record_of;
+use crate::pure::checkpoint::{Checkpoint, PROJECTION_VERSION};
+use crate::pure::drift::Reason;
+use crate::pure::intent::Intent;
+use crate::pure::place::{NextOffset, PartitionId};
+use crate::pure::recovery::LastRecord;
+
+/// Where a partition stands.
+pub(super) enum Standing {
+    /// Nobody has projected it yet.
+    Untouched,
+    /// Log and checkpoint belong together.
+    Ready {
+        /// The log's first offset.
+        first: NextOffset,
+        /// The store's checkpoint.
+        checkpoint: Box<Checkpoint>,
+    },
+    /// They do not: a row of the recovery table applies to the partition as a whole.
+    Drift {
+        /// Which.
+        reason: Reason,
+        /// In words.
+        detail: String,
+        /// The checkpoint's.
+        offset: Option<u64>,
+    },
+}
+
+/// Compares checkpoint and log.
+///
+/// # Errors
+/// Log or store do not answer; a rewind is under way.
+pub(super) async fn standing(ground: &Ground, partition: PartitionId) -> Result<Standing, RepairError> {
+    let (log, store) = (&*ground.log, &*ground.store);
+    let Some(checkpoint) = store.checkpoint(partition).await? else {
+        return Ok(match log.group_offset(partition).await? {
+            None => Standing::Untouched,
+            Some(_) => Standing::Drift {
+                reason: Reason::SinkLost,
+                detail: "the group has read it, and the store has no checkpoint".to_owned(),
+                offset: None,
+            },
+        });
+    };
+    let intent = Intent::parse(&checkpoint.intent);
+    if intent.map_or(true, |intent| intent.as_ref().is_some_and(Intent::is_under_way)) {
+        return Err(RepairError::Refused(format!(
+            "partition {partition}: a rewind is under way; ask again when it is done (`khala status`)"
+        )));
+    }
+    let bounds = log.bounds(partition).await?;
+    let last = last_record_of(log, partition, &checkpoint, (bounds.first, bounds.end)).await?;
+    let (reason, detail) = if checkpoint.projection_version != PROJECTION_VERSION {
+        let detail = format!(
+            "documents of version {}, this khala makes version {PROJECTION_VERSION}",
+            checkpoint.projection_version
+        );
+        (Reason::ProjectionVersionChanged, detail)
+    } else if checkpoint.next > bounds.end || last == LastRecord::Differs {
+        let detail = format!("the log ends at {}, or was cut and grew again", bounds.end);
+        (Reason::CheckpointAhead, detail)
+    } else if checkpoint.next < bounds.first {
+        let detail = format!(
+            "the log begins at {}: what lies between was never applied",
+            bounds.first
+        );
+        (Reason::RetentionGap, detail)
+    } else {
+        return Ok(Standing::Ready {
+            first: bounds.first,
+            checkpoint: Box::new(checkpoint),
+        });
+    };
+    Ok(Standing::Drift {
+        reason,
+        detail,
+        offset: Some(checkpoint.next.0),
+    })
+}
