@@ -66,6 +66,7 @@ fn both_agree(records: &[Rec], partitions: u32, max_event_bytes: usize) {
         partitioner: Partitioner::Murmur2,
         partitions,
         max_event_bytes,
+        redact: khala::pure::redact::Redact::Secrets,
     };
     let mut both: BTreeMap<u32, (Ours, Partition)> = BTreeMap::new();
     for rec in records {

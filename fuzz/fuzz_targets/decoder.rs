@@ -27,6 +27,7 @@ const RULES: Rules = Rules {
     partitioner: Partitioner::Murmur2,
     partitions: 1,
     max_event_bytes: 1 << 16,
+    redact: khala::pure::redact::Redact::Secrets,
 };
 
 fuzz_target!(|bytes: &[u8]| {

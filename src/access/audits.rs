@@ -64,6 +64,7 @@ impl Access {
             store: Arc::clone(&self.store),
             partitioner: self.settings.partitioner,
             max_event_bytes: self.settings.max_event_bytes,
+            redact: self.settings.redact,
             events_kept: self.settings.events_kept as usize,
         }
     }

@@ -77,6 +77,7 @@ pub fn projector_settings(settings: &Settings, instance: &str) -> ProjectorSetti
         instance: instance.to_owned(),
         partitioner: settings.partitioner,
         max_event_bytes: settings.max_event_bytes,
+        redact: settings.redact,
         events_kept: settings.events_kept,
         cache_bytes: settings.cache_bytes,
         batch_events: settings.batch_events,

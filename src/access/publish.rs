@@ -5,9 +5,11 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{Access, AccessError, Serving};
+use crate::config::Settings;
 use crate::log::{LogError, NewRecord, Role};
 use crate::pure::event::{Rejection, decode_structured};
 use crate::pure::place::{Offset, PartitionId};
+use crate::pure::redact::Part;
 
 /// A legal event on its way.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub struct Publication {
     pub id: String,
     /// Who wrote it.
     pub source: String,
+    /// Secrets that were taken out of it.
+    pub redactions: u64,
     /// What goes into the log.
     pub record: NewRecord,
 }
@@ -31,15 +35,21 @@ pub struct Published {
     pub offset: u64,
 }
 
-/// Checks one structured event; the record key is its subject.
+/// Checks one structured event, without its secrets; the record key is its subject.
 ///
 /// # Errors
 /// The first rule of INTERFACE.md §1 that it breaks.
-pub fn prepare_event(value: &[u8], max_event_bytes: usize) -> Result<Publication, Rejection> {
-    let event = decode_structured(value, max_event_bytes)?;
+pub fn prepare_event(value: &[u8], settings: &Settings) -> Result<Publication, Rejection> {
+    let redacted = settings.redact.json(value, Part::Event);
+    let (value, redactions) = match &redacted {
+        Some(redacted) => (redacted.json.as_slice(), redacted.count),
+        None => (value, 0),
+    };
+    let event = decode_structured(value, settings.max_event_bytes)?;
     Ok(Publication {
         id: event.id().to_owned(),
         source: event.source().to_owned(),
+        redactions,
         record: NewRecord {
             partition: None,
             key: Some(event.subject().as_bytes().to_vec()),
@@ -57,6 +67,10 @@ impl Access {
     /// Appends events; returns when the log has each for good or has refused it, in the order given.
     pub async fn publish(&self, publications: Vec<Publication>) -> Vec<Result<Published, AccessError>> {
         let started = Instant::now();
+        let redactions = publications.iter().map(|publication| publication.redactions).sum();
+        if let Some(serving) = &self.serving {
+            serving.metrics.redacted("publish", redactions);
+        }
         let (ids, records): (Vec<_>, Vec<_>) = publications.into_iter().map(|p| (p.id, p.record)).unzip();
         let results: Vec<Result<_, LogError>> = self.log.append(Role::Events, records).await;
         self.count(&results, started.elapsed().as_secs_f64());

@@ -191,6 +191,7 @@ impl Access {
                 partitioner: self.settings.partitioner,
                 partitions: 1, // the topic tells
                 max_event_bytes: self.settings.max_event_bytes,
+                redact: self.settings.redact,
             },
         }
     }

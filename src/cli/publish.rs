@@ -96,7 +96,7 @@ async fn publish_all(
                 &mut tally,
             ),
             Line::Text(text) if text.trim_ascii().is_empty() => {}
-            Line::Text(text) => match prepare_event(text.trim_ascii(), max_bytes) {
+            Line::Text(text) => match prepare_event(text.trim_ascii(), &context.settings) {
                 Ok(publication) => {
                     if waiting.is_empty() {
                         due = Instant::now() + LINGER;

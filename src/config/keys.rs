@@ -215,6 +215,15 @@ pub static KEYS: &[Key] = &[
         get: |settings| show_size(settings.max_event_bytes),
     },
     Key {
+        name: "redact",
+        unit: "off, secrets or secrets+email",
+        default: "secrets",
+        doc: "What is taken out of events before they are published, folded and kept",
+        secret: false,
+        set: |settings, text| value::redact(text).map(|redact| settings.redact = redact),
+        get: |settings| value::show_redact(settings.redact).into(),
+    },
+    Key {
         name: "events_kept",
         unit: "events",
         default: "1000",

@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::pure::place::Partitioner;
+use crate::pure::redact::Redact;
 
 /// Where the log is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct Settings {
     pub replication_factor: Option<u16>,
     /// The largest value that is an event.
     pub max_event_bytes: usize,
+    /// What is taken out of events before they are published, folded and kept.
+    pub redact: Redact,
     /// Events kept per entity's stream; 0 turns streams off.
     pub events_kept: u64,
     /// Memory for cached documents, over all partitions of this process.
@@ -124,6 +127,7 @@ impl Default for Settings {
             partitions: 1,
             replication_factor: None,
             max_event_bytes: 0,
+            redact: Redact::Off,
             events_kept: 0,
             cache_bytes: 0,
             batch_events: 0,

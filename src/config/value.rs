@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::show::hide_url;
 use super::{LogTarget, StoreTarget};
 use crate::pure::place::Partitioner;
+use crate::pure::redact::Redact;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -124,6 +125,26 @@ pub(super) fn share(text: &str) -> Result<u32, String> {
 
 pub(super) fn show_share(permille: u32) -> String {
     (f64::from(permille) / 1000.0).to_string()
+}
+
+pub(super) fn redact(text: &str) -> Result<Redact, String> {
+    match text {
+        "off" => Ok(Redact::Off),
+        "secrets" => Ok(Redact::Secrets),
+        "secrets+email" => Ok(Redact::SecretsAndEmail),
+        _ => Err(format!(
+            "`{}` is not one of off, secrets, secrets+email",
+            hide_url(text)
+        )),
+    }
+}
+
+pub(super) fn show_redact(redact: Redact) -> &'static str {
+    match redact {
+        Redact::Off => "off",
+        Redact::Secrets => "secrets",
+        Redact::SecretsAndEmail => "secrets+email",
+    }
 }
 
 pub(super) fn switch(text: &str) -> Result<bool, String> {

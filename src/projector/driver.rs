@@ -200,6 +200,7 @@ impl Driver {
             warn!(%partition, attempt, because, effect = name(&effect), "trying again");
         }
         let (doer, epoch, board) = (self.doer.clone(), self.epoch, Arc::clone(&self.shared.board));
+        let metrics = Arc::clone(&self.shared.metrics);
         self.effects.spawn(async move {
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await; // of zero it would still wait for the timer's next millisecond
@@ -207,6 +208,7 @@ impl Driver {
             let (partition, batch) = (doer.partition, batch_of(&effect));
             let outcome = doer.perform(effect).await;
             if let (Outcome::Committed, Some(batch)) = (&outcome, batch) {
+                metrics.redacted("projection", batch.redactions);
                 board.committed(partition, &batch);
             }
             (epoch, outcome)

@@ -31,6 +31,7 @@ use crate::pure::event::Rules;
 use crate::pure::partition::{Partition, Remembered, Setup, ShareLimit, State, Streams, View};
 use crate::pure::place::{PartitionId, Partitioner};
 use crate::pure::recovery::Called;
+use crate::pure::redact::Redact;
 use crate::store::{Owner, Store};
 use crate::telemetry::Metrics;
 
@@ -52,6 +53,8 @@ pub struct ProjectorSettings {
     pub partitioner: Partitioner,
     /// The largest value that is an event.
     pub max_event_bytes: usize,
+    /// What is taken out of events.
+    pub redact: Redact,
     /// Events kept per entity's stream; 0: none.
     pub events_kept: u64,
     /// Memory for cached documents, over all partitions.
@@ -310,6 +313,7 @@ fn machine_of(
             partitioner: settings.partitioner,
             partitions: 1, // the survey tells
             max_event_bytes: settings.max_event_bytes,
+            redact: settings.redact,
         },
         streams: if settings.events_kept == 0 {
             Streams::Off

@@ -72,6 +72,8 @@ pub struct Batch {
     pub cut: Vec<(Entity, u64)>,
     /// Entities whose events wait no longer.
     pub unparked: Vec<Entity>,
+    /// Secrets that were taken out of its events.
+    pub redactions: u64,
     /// Whether this checkpoint goes into the history too.
     pub mark: bool,
 }
@@ -89,6 +91,7 @@ impl Batch {
             removed: Vec::new(),
             cut: Vec::new(),
             unparked: Vec::new(),
+            redactions: 0,
             mark: false,
         }
     }

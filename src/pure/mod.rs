@@ -15,6 +15,7 @@ pub mod partition;
 pub mod place;
 pub mod record;
 pub mod recovery;
+pub mod redact;
 pub mod refold;
 pub mod run;
 pub mod time;

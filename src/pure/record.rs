@@ -61,6 +61,15 @@ impl<'a> Record<'a> {
             .map(move |(name, value)| (slice(buffer, name), value.as_ref().map(|value| slice(buffer, value))))
     }
 
+    /// The same record with another value.
+    #[must_use]
+    pub fn with_value(&self, value: &'a [u8]) -> Self {
+        Self {
+            value: Some(value),
+            ..*self
+        }
+    }
+
     /// Whether it has any header.
     pub fn has_headers(&self) -> bool {
         !self.headers.is_empty()

@@ -8,6 +8,7 @@ use crate::log::{FetchLimits, Log, LogError, Role};
 use crate::pure::event::Rules;
 use crate::pure::place::{NextOffset, PartitionId, Partitioner};
 use crate::pure::record::RecordBatch;
+use crate::pure::redact::Redact;
 use crate::store::Store;
 
 /// Log, store, and the settings that decide what a document is.
@@ -21,6 +22,8 @@ pub struct Ground {
     pub partitioner: Partitioner,
     /// The largest value of an event, in bytes.
     pub max_event_bytes: usize,
+    /// What is taken out of events.
+    pub redact: Redact,
     /// Events kept per entity's stream; 0: streams are off.
     pub events_kept: usize,
 }
@@ -35,6 +38,7 @@ impl Ground {
             partitioner: self.partitioner,
             partitions: self.log.topic().await?.partitions,
             max_event_bytes: self.max_event_bytes,
+            redact: self.redact,
         })
     }
 }

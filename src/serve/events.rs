@@ -66,10 +66,9 @@ pub(super) async fn publish(
 
 /// All events of a request, checked: one that breaks a rule refuses all.
 fn prepare(app: &App, caller: &Caller, headers: &HeaderMap, body: &Bytes) -> Result<Vec<Publication>, HttpError> {
-    let max_bytes = app.access.settings.max_event_bytes;
     let mut publications: Vec<Publication> = Vec::new();
     for (i, event) in read(headers, body)?.iter().enumerate() {
-        let publication = prepare_event(event, max_bytes).map_err(|rejection| {
+        let publication = prepare_event(event, &app.access.settings).map_err(|rejection| {
             let detail = json!({"index": i, "reason": rejection.reason.name()});
             let status = match rejection.reason.name() {
                 "too_large" => StatusCode::PAYLOAD_TOO_LARGE,

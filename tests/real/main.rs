@@ -22,6 +22,7 @@ mod http_limits;
 mod metrics;
 mod migrate;
 mod observe;
+mod redaction;
 mod redrive;
 mod rewind;
 mod servers;

@@ -141,6 +141,7 @@ impl Bench {
                     partitioner: Partitioner::Murmur2,
                     partitions: PARTITIONS,
                     max_event_bytes: 1 << 20,
+                    redact: khala::pure::redact::Redact::Secrets,
                 },
             };
             self.store.open(partition, &site.owner, LEASE).await.unwrap();

@@ -90,6 +90,7 @@ impl Access {
                     partitioner: self.settings.partitioner,
                     partitions: topic.partitions,
                     max_event_bytes: self.settings.max_event_bytes,
+                    redact: self.settings.redact,
                 },
                 claims: Claims::default(),
                 seen: NextOffset::START,

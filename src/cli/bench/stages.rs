@@ -211,10 +211,12 @@ async fn decode(access: &Access, task: &Task) -> Result<Outcome, Failure> {
         partitioner: access.settings.partitioner,
         partitions: access.partitions().await?.len() as u32,
         max_event_bytes: access.settings.max_event_bytes,
+        redact: access.settings.redact,
     };
     read(access, task, move |partition, batch| {
         for record in batch.iter() {
-            let event = event::decode(&record, partition, &rules);
+            let mut room = Vec::new();
+            let event = event::decode_clean(&record, partition, &rules, &mut room);
             assert!(event.is_ok(), "a bench sends legal events: {event:?}");
         }
     })
@@ -233,6 +235,7 @@ async fn fold(access: &Access, task: &Task) -> Result<Outcome, Failure> {
                 partitioner: settings.partitioner,
                 partitions: partitions.len() as u32,
                 max_event_bytes: settings.max_event_bytes,
+                redact: settings.redact,
             },
             streams: Streams::Off,
             cache_bytes: settings.cache_bytes / partitions.len(),

@@ -14,7 +14,7 @@ use crate::log::{FetchLimits, Role};
 use crate::projector::now_ms;
 use crate::pure::document::Document;
 use crate::pure::entity::{Entity, Kind};
-use crate::pure::event::{Rules, decode};
+use crate::pure::event::{Rules, decode_clean};
 use crate::pure::place::PartitionId;
 use crate::pure::time::Time;
 
@@ -143,6 +143,7 @@ async fn prove(access: &Access) -> Result<Proof, Failure> {
         partitioner: access.settings.partitioner,
         partitions: topic.partitions,
         max_event_bytes: access.settings.max_event_bytes,
+        redact: access.settings.redact,
     };
     let mut proof = Proof {
         equal: 0,
@@ -190,7 +191,8 @@ async fn fold(
     while next < bounds.end {
         let records = reader.fetch(CHUNK).await?;
         for record in records.iter() {
-            let Ok(event) = decode(&record, partition, rules) else {
+            let mut room = Vec::new();
+            let Ok((event, record, _)) = decode_clean(&record, partition, rules, &mut room) else {
                 continue;
             };
             let Some(entity) = Entity::parse(event.subject()) else {

@@ -47,8 +47,20 @@ pub(super) struct Attributes<'a> {
     time: Attribute<'a>,
     sequence: Attribute<'a>,
     pub(super) data: Data<'a>,
+    /// The part of the value whose texts nobody knows: `data`, or all if something else stands beside it.
+    pub(super) open: &'a [u8],
     pub(super) mode: Mode,
 }
+
+/// Attributes that are not read, and hold no one's text.
+const PLAIN: [&str; 6] = [
+    "traceparent",
+    "tracestate",
+    "datacontenttype",
+    "dataschema",
+    "partitionkey",
+    "recordedtime",
+];
 
 const JSON_MODE: &str = "application/cloudevents+json";
 const ID_BYTES_MAX: usize = 256;
@@ -65,6 +77,7 @@ impl<'a> Attributes<'a> {
             time: Attribute::Absent,
             sequence: Attribute::Absent,
             data: Data::Absent,
+            open: &[],
             mode,
         }
     }
@@ -99,12 +112,14 @@ impl<'a> Attributes<'a> {
     /// Reads a value that is an event.
     pub(super) fn structured(value: &'a [u8], max_bytes: usize) -> Result<Self, Rejection> {
         let mut attributes = Self::none(Mode::Structured);
+        let (mut datas, mut others) = (0, 0);
         object(value, max_bytes, |name, value| {
             let name = match name.plain() {
                 Some(name) => Cow::Borrowed(name),
                 None => name.read().unwrap_or_default(),
             };
             if name == "data" {
+                datas += 1;
                 attributes.data = match value {
                     Value::Null => Data::Absent,
                     Value::Object(text) => Data::Object(text),
@@ -117,8 +132,15 @@ impl<'a> Attributes<'a> {
                     Value::String(text) => text.read().map_or(Attribute::Absent, Attribute::Text),
                     other => Attribute::Other(other.kind()),
                 };
+            } else if !PLAIN.contains(&name.as_ref()) {
+                others += 1;
             }
         })?;
+        attributes.open = match attributes.data {
+            _ if datas > 1 || others > 0 => value,
+            Data::Object(text) => text.as_bytes(),
+            Data::Absent | Data::Other(_) => &[],
+        };
         Ok(attributes)
     }
 
@@ -127,6 +149,7 @@ impl<'a> Attributes<'a> {
         if !value.is_empty() {
             object(value, max_bytes, |_, _| {})?;
             attributes.data = std::str::from_utf8(value).map_or(Data::Absent, Data::Object);
+            attributes.open = value;
         }
         for (name, value) in record.headers() {
             let name = name

@@ -20,6 +20,7 @@ use self::attributes::{Attributes, Mode};
 use super::entity::{self, Kind};
 use super::place::{PartitionId, Partitioner};
 use super::record::Record;
+use super::redact::{Part, Redact, Redacted};
 use super::time::Time;
 
 /// What a legal event is, where rules depend on settings.
@@ -31,6 +32,8 @@ pub struct Rules {
     pub partitions: u32,
     /// The largest value, in bytes.
     pub max_event_bytes: usize,
+    /// What is taken out of an event before it is folded and kept.
+    pub redact: Redact,
 }
 
 /// The highest sequence: every JSON reader holds it exactly.
@@ -47,6 +50,7 @@ pub struct Event<'a> {
     what: What<'a>,
     time: Option<Time>,
     sequence: Option<u64>,
+    open: &'a [u8],
     mode: Mode,
 }
 
@@ -96,10 +100,28 @@ impl<'a> Event<'a> {
         matches!(self.what, What::RunFinished { .. } | What::WorkerStopped)
     }
 
-    /// Appends it as one structured `CloudEvents` object; `record` is the one it was decoded from.
-    pub fn write_structured(&self, record: &Record<'_>, out: &mut Vec<u8>) {
+    /// The value of its record without its secrets; `None` if it has none.
+    fn redacted(&self, record: &Record<'_>, redact: Redact) -> Option<Redacted> {
+        let part = match self.mode {
+            Mode::Structured | Mode::Foreign => Part::Event,
+            Mode::Binary => Part::Data,
+        };
+        let value = record.value.filter(|_| redact.may_hold(self.open))?;
+        redact.json(value, part)
+    }
+
+    /// Appends it as one structured `CloudEvents` object; `record` is the one it was decoded from, its value without
+    /// secrets.
+    pub fn write_structured(&self, record: &Record<'_>, redact: Redact, out: &mut Vec<u8>) {
         match self.mode {
-            Mode::Binary => structured::write(record, out),
+            Mode::Binary => {
+                let start = out.len();
+                structured::write(record, out);
+                if let Some(redacted) = redact.json(&out[start..], Part::Event) {
+                    out.truncate(start); // a header was one
+                    out.extend_from_slice(&redacted.json);
+                }
+            }
             Mode::Structured | Mode::Foreign => out.extend_from_slice(record.value.unwrap_or_default()),
         }
     }
@@ -122,6 +144,26 @@ pub fn decode<'a>(record: &Record<'a>, partition: PartitionId, rules: &Rules) ->
     };
     let detail = format!("the key belongs to partition {home}: {setting}, or khala's setting `partitioner` be changed");
     Err(Rejection::new(Reason::WrongPartition, detail))
+}
+
+/// Decodes a record of `partition` as it is folded and kept: without its secrets, which are counted. With the event comes
+/// the record that it borrows from; `room` holds what was changed.
+///
+/// # Errors
+/// The first rule broken.
+pub fn decode_clean<'a>(
+    record: &Record<'a>,
+    partition: PartitionId,
+    rules: &Rules,
+    room: &'a mut Vec<u8>,
+) -> Result<(Event<'a>, Record<'a>, u64), Rejection> {
+    let event = decode(record, partition, rules)?;
+    let Some(redacted) = event.redacted(record, rules.redact) else {
+        return Ok((event, *record, 0));
+    };
+    *room = redacted.json;
+    let record = record.with_value(room);
+    Ok((decode(&record, partition, rules)?, record, redacted.count))
 }
 
 /// Decodes a structured event that is in no log yet: no rule about key or partition.
@@ -163,6 +205,7 @@ fn check<'a>(attributes: &Attributes<'a>, key: Option<&[u8]>) -> Result<Event<'a
         what,
         time,
         sequence,
+        open: attributes.open,
         mode: attributes.mode,
     })
 }

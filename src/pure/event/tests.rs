@@ -10,6 +10,7 @@ const RULES: Rules = Rules {
     partitioner: Partitioner::Murmur2,
     partitions: 1,
     max_event_bytes: 2000,
+    redact: crate::pure::redact::Redact::Secrets,
 };
 
 struct Sent<'a> {
@@ -205,7 +206,7 @@ fn a_binary_event_reads_back_as_a_structured_one() {
     }
     let event = decode(&batch.get(0), PartitionId(0), &RULES).expect("legal");
     let mut text = Vec::new();
-    event.write_structured(&batch.get(0), &mut text);
+    event.write_structured(&batch.get(0), Redact::Secrets, &mut text);
     let again = decode_structured(&text, 2000).expect("legal");
     assert_eq!((again.id(), again.source(), again.sequence()), ("i\"1", "s", Some(3)));
     let value: serde_json::Value = serde_json::from_slice(&text).expect("JSON");

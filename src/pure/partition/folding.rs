@@ -14,6 +14,7 @@ use crate::pure::entity::Entity;
 use crate::pure::event::{self, Event};
 use crate::pure::place::Offset;
 use crate::pure::record::{Record, RecordBatch};
+use crate::pure::redact::Redact;
 use crate::pure::time::Time;
 
 /// How far a batch is.
@@ -186,8 +187,9 @@ impl Gathered {
         (index, slot): (usize, Option<SlotId>),
     ) {
         self.batch.checkpoint.records += 1;
-        let event = match event::decode(record, setup.partition, &setup.rules) {
-            Ok(event) => event,
+        let mut room = Vec::new();
+        let (event, record, secrets) = match event::decode_clean(record, setup.partition, &setup.rules, &mut room) {
+            Ok(decoded) => decoded,
             Err(rejection) => {
                 self.batch.checkpoint.dead_letters += 1;
                 self.letters.push(DeadLetter {
@@ -198,6 +200,7 @@ impl Gathered {
                 return;
             }
         };
+        self.batch.redactions += secrets;
         let id = slot.expect("a legal event's key is a legal subject");
         let slot = cache.slot(id);
         if slot.parked {
@@ -221,15 +224,15 @@ impl Gathered {
                 }
                 if setup.streams == Streams::Kept {
                     let entity = slot.entity.clone();
-                    self.keep_event(entity, seq, &event, record);
+                    self.keep_event(entity, seq, setup.rules.redact, (&event, &record));
                 }
             }
         }
     }
 
-    fn keep_event(&mut self, entity: Entity, seq: u64, event: &Event<'_>, record: &Record<'_>) {
+    fn keep_event(&mut self, entity: Entity, seq: u64, redact: Redact, (event, record): (&Event<'_>, &Record<'_>)) {
         let start = self.batch.buffer.len() as u32;
-        event.write_structured(record, &mut self.batch.buffer);
+        event.write_structured(record, redact, &mut self.batch.buffer);
         let json = start..self.batch.buffer.len() as u32;
         self.batch.events.push(EventWrite { entity, seq, json });
     }

@@ -284,13 +284,15 @@ impl Setup {
 impl<T> Wanted<T> {
     /// Folds a record in, if it is an event; returns the bytes held since.
     fn take(&mut self, entity: &Entity, record: &Record<'_>, setup: &mut Setup) -> usize {
-        let Ok(event) = event::decode(record, setup.partition, &setup.rules) else {
+        let mut room = Vec::new();
+        let decoded = event::decode_clean(record, setup.partition, &setup.rules, &mut room);
+        let Ok((event, record, _)) = decoded else {
             return self.fold.as_ref().map_or(0, |fold| fold.bytes);
         };
         let fold = self
             .fold
             .get_or_insert_with(|| Box::new(Fold::new(entity, setup.partition)));
-        fold.take(&event, record, !self.want.split.is_past(record.offset), setup);
+        fold.take(&event, &record, !self.want.split.is_past(record.offset), setup);
         fold.bytes = fold.bytes();
         fold.bytes
     }
@@ -320,7 +322,7 @@ impl Fold {
                 self.accepted += u64::from(self.split);
                 if setup.events_kept > 0 {
                     let mut json = Vec::new();
-                    event.write_structured(record, &mut json);
+                    event.write_structured(record, setup.rules.redact, &mut json);
                     self.keep(KeptEvent { seq, json }, setup.events_kept);
                 }
             }

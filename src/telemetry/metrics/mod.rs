@@ -39,6 +39,8 @@ pub const DRIFT_REASONS: [&str; 10] = [
 ];
 const WRITE_RESULTS: [&str; 2] = ["ok", "error"];
 const EVENT_RESULTS: [&str; 3] = ["accepted", "duplicate", "dead_letter"];
+/// Where secrets were taken out.
+const REDACTION_STAGES: [&str; 2] = ["publish", "projection"];
 const PUBLISH_RESULTS: [&str; 3] = ["ok", "rejected", "error"];
 
 /// All of Khala's instruments. Every method is cheap and meant to be called once per batch or request.
@@ -57,6 +59,7 @@ pub struct Metrics {
     audit_last_success: Gauge<f64>,
     audit_progress: Gauge<f64>,
     replay_horizon: Gauge<f64>,
+    redactions: Labelled,
     published: Labelled,
     publish_duration: Histogram<f64>,
     consumed: Counter<u64>,
@@ -113,6 +116,12 @@ impl Metrics {
                 &meter,
                 "khala.replay.horizon",
                 "How far back a replay can go: the shortest over all partitions; no series while not known.",
+            ),
+            redactions: counted(
+                "khala.redactions",
+                "Secrets taken out of events.",
+                "stage",
+                &REDACTION_STAGES,
             ),
             published: counted("khala.publish", "Events published.", "result", &PUBLISH_RESULTS),
             publish_duration: seconds(
@@ -230,6 +239,13 @@ impl Metrics {
     /// `partition` is somebody else's now: its gauges vanish.
     pub fn forget_partition(&self, partition: PartitionId) {
         self.gauges.lock().remove(&partition);
+    }
+
+    /// Secrets were taken out of events: on their way into the log (`publish`), or into the store (`projection`).
+    pub fn redacted(&self, stage: &'static str, count: u64) {
+        if count > 0 {
+            self.redactions.add(stage, count);
+        }
     }
 
     /// A request with a bad event was refused with all of its `count` events; the log was not asked.

@@ -82,6 +82,7 @@ pub fn rules() -> Rules {
         partitioner: Partitioner::Murmur2,
         partitions: 1,
         max_event_bytes: 1 << 20,
+        redact: crate::pure::redact::Redact::Secrets,
     }
 }
 
