@@ -88,6 +88,8 @@ impl<'a> Work<'a> {
                 return Err(unknown(site, "a restore is under way; `khala restore` finishes it").into());
             }
             (_, None) => return Ok(None),
+            // The store was rolled back below the mark in the meantime: its documents are none of the mark's.
+            (_, Some(mark)) if mark.next > current.next => return Err(refused(site, Some(current)).into()),
             (_, Some(mark)) => (false, Target::of(mark), format!("{:016x}", rand::random::<u64>())),
         };
         let mut work = Self {
