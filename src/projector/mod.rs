@@ -22,10 +22,10 @@ use tracing::{error, info, warn};
 
 pub use self::board::{Listener, PartitionStatus, StatusBoard};
 pub use self::driver::now_ms;
+pub use self::effects::Doer;
 pub use self::redo::redo;
 
 use self::driver::{Control, Driver, Shared};
-use self::effects::Doer;
 use crate::log::{Assignment, FetchLimits, Log, Membership};
 use crate::pure::event::Rules;
 use crate::pure::partition::{Partition, Remembered, Setup, ShareLimit, State, Streams, View};
