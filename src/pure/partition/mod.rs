@@ -179,7 +179,11 @@ impl Partition {
                 } else {
                     2
                 };
-                self.recover(attempt, format!("the partition is owned by {owner:?}"), actions);
+                let why = match owner.as_str() {
+                    "" => "the lease ended".to_owned(),
+                    owner => format!("the partition is owned by {owner}"),
+                };
+                self.recover(attempt, why, actions);
                 if let Phase::Surveying { kept, .. } = &mut self.phase {
                     *kept = Kept::Nothing; // somebody else may have repaired documents under the same checkpoint
                 }
@@ -212,8 +216,10 @@ impl Partition {
 
     /// Drops all that is folded and not committed, and finds out where to start.
     fn recover(&mut self, attempt: u32, because: String, actions: &mut Vec<Action>) {
-        if matches!(self.phase, Phase::Released) {
-            return;
+        match &mut self.phase {
+            Phase::Released => return,
+            Phase::Running(running) if running.is_appending() => return running.recover_later(attempt, because),
+            _ => {}
         }
         if attempt > 0 {
             self.trouble = Some(because.clone());

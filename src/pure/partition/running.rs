@@ -32,6 +32,8 @@ pub(super) struct Running {
     attempts: Attempts,
     /// Why reading stopped, until all that was read is committed.
     reading_stopped: Option<String>,
+    /// A recovery that waits until it is known which dead letters the log has: attempt, and why.
+    recovery: Option<(u32, String)>,
     now_ms: i64,
     dead: Count,
 }
@@ -67,6 +69,7 @@ impl Running {
             changes: 0,
             attempts: Attempts::default(),
             reading_stopped: None,
+            recovery: None,
             now_ms,
             dead: Count::default(),
         }
@@ -107,6 +110,17 @@ impl Running {
     pub(super) fn take_stop_if_idle(&mut self) -> Option<String> {
         self.reading_stopped
             .take_if(|_| self.folding.is_none() && self.in_flight.is_none())
+    }
+
+    /// Whether dead letters are on their way: dropped now, they would be appended again.
+    pub(super) fn is_appending(&self) -> bool {
+        self.folding
+            .as_ref()
+            .is_some_and(|folding| matches!(folding.stage, Stage::Appending))
+    }
+
+    pub(super) fn recover_later(&mut self, attempt: u32, because: String) {
+        self.recovery = Some((attempt, because));
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -322,7 +336,10 @@ impl Partition {
         }
         folding.stage = Stage::Ready;
         self.remembered.dead_letters = self.remembered.dead_letters.max(running.position.next);
-        running.send_ready(actions);
+        match running.recovery.take() {
+            Some((attempt, because)) => self.recover(attempt, because, actions),
+            None => running.send_ready(actions),
+        }
     }
 
     pub(super) fn committed(&mut self, actions: &mut Vec<Action>) {

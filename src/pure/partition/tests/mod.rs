@@ -204,6 +204,23 @@ fn dead_letters_are_not_repeated_after_a_recovery_in_a_live_projector() {
 }
 
 #[test]
+fn dead_letters_on_their_way_are_waited_for_by_a_recovery() {
+    let (mut world, mut dice) = run(8, 200);
+    for i in 0..400 {
+        world.feed(5);
+        if i % 3 == 0 {
+            world.perform_after(Input::LogChanged("more partitions".to_owned()));
+        } else {
+            world.perform(&mut dice, u64::MAX);
+        }
+    }
+    world.settle(&mut dice);
+    world.check_all();
+    let (_, checkpoint) = fold(&world.log, world.end());
+    assert_eq!(world.dead_letters.len() as u64, checkpoint.dead_letters);
+}
+
+#[test]
 fn a_reader_that_stops_after_every_batch_holds_nothing_up() {
     let (mut world, mut dice) = run(7, 200);
     for _ in 0..400 {

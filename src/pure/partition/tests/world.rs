@@ -132,6 +132,7 @@ pub struct World {
     effects: VecDeque<Effect>,
     place: Option<NextOffset>,
     released: bool,
+    abandoned: bool,
     pub let_through: NextOffset,
 }
 
@@ -151,6 +152,7 @@ impl World {
             effects: VecDeque::new(),
             place: None,
             released: false,
+            abandoned: false,
         };
         world.input(Input::Assigned);
         world
@@ -173,6 +175,7 @@ impl World {
             match action {
                 Action::Do { effect, .. } => self.effects.push_back(effect),
                 Action::Abandon => {
+                    self.abandoned = true;
                     self.effects.clear();
                     self.place = None;
                 }
@@ -229,6 +232,20 @@ impl World {
             self.group = self.store.checkpoint.as_ref().map(|checkpoint| checkpoint.next);
         }
         self.input(Input::Done(outcome));
+        true
+    }
+
+    /// Does the oldest effect, and hands over `before` ahead of its outcome.
+    pub fn perform_after(&mut self, before: Input) -> bool {
+        let Some(effect) = self.effects.pop_front() else {
+            return false;
+        };
+        let outcome = self.outcome(&effect);
+        self.abandoned = false;
+        self.input(before);
+        if !self.abandoned {
+            self.input(Input::Done(outcome));
+        }
         true
     }
 
