@@ -125,7 +125,8 @@ impl Access {
             let chunk: Vec<(NextOffset, Vec<u8>)> = self.store.list(partition, &query).await?;
             let last_chunk = chunk.len() < CHUNK;
             for (_, json) in chunk {
-                let document = parse(&json)?;
+                // One bad document hides no other; reading it by its id tells what is wrong.
+                let Ok(document) = parse(&json) else { continue };
                 let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
                 let place = (text("updated_at"), text("document_id"));
                 let fits = request

@@ -10,9 +10,9 @@ use crate::projector::PartitionStatus;
 use crate::pure::checkpoint::{Checkpoint, Mark};
 use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
-use crate::pure::recovery::{self, LastRecord, Step};
+use crate::pure::recovery::{self, Called, LastRecord, Step};
 use crate::repair::{compare, last_record_of};
-use crate::store::{self, StoreError};
+use crate::store::{self, Owner, StoreError};
 
 /// One partition.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -145,9 +145,13 @@ impl Access {
         now_ms: i64,
     ) -> Result<(PartitionRow, Option<Checkpoint>), AccessError> {
         let bounds = self.log.bounds(partition).await?;
+        let mut corrupt = None;
         let checkpoint = match self.store.checkpoint(partition).await {
             Ok(checkpoint) => checkpoint,
-            Err(StoreError::Corrupt { .. }) => None,
+            Err(error @ StoreError::Corrupt { .. }) => {
+                corrupt = Some(error.to_string());
+                None
+            }
             // A server tells what it knows of its own partitions also while the store is away.
             Err(error) => match known {
                 Some(_) => None,
@@ -172,19 +176,26 @@ impl Access {
             parked: 0,
             parked_entities: Vec::new(),
         };
-        match known {
-            Some(known) => {
-                row.state = known.state_name().to_owned();
-                row.reason = known.reason().map(str::to_owned);
-                row.detail = known.detail().map(str::to_owned);
-                row.owner = Some(known.owner.clone());
-                row.parked = known.parked;
-                if known.parked > 0 {
-                    let parked = self.store.parked(partition).await.unwrap_or_default();
-                    row.parked_entities = names(&parked);
-                }
+        if let Some(known) = known {
+            row.state = known.state_name().to_owned();
+            row.reason = known.reason().map(str::to_owned);
+            row.detail = known.detail().map(str::to_owned);
+            row.owner = Some(known.owner.clone());
+            row.parked = known.parked;
+            if known.parked > 0 {
+                let parked = self.store.parked(partition).await.unwrap_or_default();
+                row.parked_entities = names(&parked);
             }
+            return Ok((row, checkpoint));
+        }
+        let looked = match corrupt {
+            Some(corrupt) => Err(corrupt),
             None => self.look_from_outside(partition, checkpoint.clone(), &mut row).await?,
+        };
+        if let Err(corrupt) = looked {
+            "held".clone_into(&mut row.state);
+            row.reason = Some(Called::CheckpointCorrupt.name().to_owned());
+            row.detail = Some(corrupt);
         }
         Ok((row, checkpoint))
     }
@@ -205,24 +216,20 @@ impl Access {
         Ok(age_ms as f64 / 1000.0)
     }
 
-    /// What a projector would find.
+    /// What a projector would find; inside, what it could not read.
     async fn look_from_outside(
         &self,
         partition: PartitionId,
         checkpoint: Option<Checkpoint>,
         row: &mut PartitionRow,
-    ) -> Result<(), AccessError> {
-        let owner = self.store.owner(partition).await?;
-        let parked = self.store.parked(partition).await?;
-        row.parked = parked.len();
-        row.parked_entities = names(&parked);
-        let marks = self.store.history(partition, 100).await?;
-        let opened = store::Opened {
-            namespace_partitions: checkpoint.as_ref().map(|checkpoint| checkpoint.partitions),
-            checkpoint,
-            marks,
-            parked,
+    ) -> Result<Result<(), String>, AccessError> {
+        let (owner, opened) = match self.open_from_outside(partition, checkpoint).await {
+            Ok(found) => found,
+            Err(error @ StoreError::Corrupt { .. }) => return Ok(Err(error.to_string())),
+            Err(error) => return Err(error.into()),
         };
+        row.parked = opened.parked.len();
+        row.parked_entities = names(&opened.parked);
         let survey = compare(&*self.log, partition, opened).await?;
         let (step, called) = recovery::decide(&survey);
         let held = matches!(step, Step::Hold);
@@ -234,7 +241,26 @@ impl Access {
             row.detail = Some(recovery::explain(&survey, step, called));
         }
         row.owner = owner.map(|owner| owner.0);
-        Ok(())
+        Ok(Ok(()))
+    }
+
+    async fn open_from_outside(
+        &self,
+        partition: PartitionId,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<(Option<Owner>, store::Opened), StoreError> {
+        let owner = self.store.owner(partition).await?;
+        let first = match &checkpoint {
+            None => self.store.checkpoint(PartitionId(0)).await?,
+            known => known.clone(),
+        };
+        let opened = store::Opened {
+            namespace_partitions: first.map(|checkpoint| checkpoint.partitions),
+            parked: self.store.parked(partition).await?,
+            marks: self.store.history(partition, 100).await?,
+            checkpoint,
+        };
+        Ok((owner, opened))
     }
 
     /// Marks, by partition, the newest first.

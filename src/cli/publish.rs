@@ -85,7 +85,7 @@ async fn publish_all(
             bar.set_position(tally.published);
             continue; // what was read of the next line is kept
         };
-        let read = read.map_err(|error| Failure::new(Exit::Failed, format!("reading the input: {error}")))?;
+        let read = read.map_err(|error| Failure::usage(format!("reading the input: {error}")))?;
         number += 1;
         match read {
             Line::End => break,

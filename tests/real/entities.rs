@@ -6,6 +6,7 @@ use super::compare::{Allow, assert_exact};
 use super::world::World;
 use crate::reference::messy::Message;
 use crate::reference::place::partition_of;
+use crate::support::khala::run;
 use crate::support::redis_server::Keeps;
 use crate::support::wait::{eventually, seconds};
 
@@ -84,6 +85,13 @@ fn a_document_spoilt_by_hand_parks_its_entity_and_no_other() {
         matches!(khala.get("/readyz"), Ok((200, _))),
         "a parked entity holds no partition"
     );
+    let listed = run(&world.cluster, &["list", "runs", "--json", "--limit", "5"], "");
+    assert_eq!(
+        listed.status.code(),
+        Some(0),
+        "a bad document hides no other: {listed:?}"
+    );
+    assert_eq!(listed.stdout.split(|byte| *byte == b'\n').count(), 6);
     let kept: Vec<String> = world.redis.ask(&["LRANGE", &keys[1], "0", "-1"]);
     assert_eq!(kept, ["x"], "what is not ours to understand is not overwritten");
     assert_eq!(khala.term(), Some(0));

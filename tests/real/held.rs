@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::compare::{Allow, assert_exact};
 use super::world::World;
-use crate::support::khala::Khala;
+use crate::support::khala::{Khala, run};
 use crate::support::redis_server::Keeps;
 use crate::support::wait::{always, eventually, seconds};
 
@@ -127,5 +127,28 @@ fn a_last_record_that_is_another_holds_where_no_mark_matches() {
     khala.wait_held("log_replaced");
     assert_eq!(world.checkpoint(1), before, "the held partition is left as it is");
     assert!(matches!(khala.get("/readyz"), Ok((503, _))));
+    assert_eq!(khala.term(), Some(0));
+}
+
+#[test]
+fn a_checkpoint_that_is_none_holds_its_partition_and_is_told() {
+    let mut world = projected("no-checkpoint");
+    let key = world.key(1, "checkpoint");
+    let _: i64 = world.redis.ask(&["DEL", &key]);
+    let _: String = world.redis.ask(&["SET", &key, "x"]);
+    world.produce(500);
+    let khala = world.khala_unready("after");
+    khala.wait_held("document_corrupt");
+    let told = run(&world.cluster, &["status", "--json"], "");
+    assert_eq!(told.status.code(), Some(0), "{told:?}");
+    let report: serde_json::Value = serde_json::from_slice(&told.stdout).expect("one JSON value");
+    let row = &report["partitions"][1];
+    assert_eq!(
+        (&row["state"], &row["reason"]),
+        (&"held".into(), &"document_corrupt".into()),
+        "{row}"
+    );
+    let kept: String = world.redis.ask(&["GET", &key]);
+    assert_eq!(kept, "x", "the held partition is left as it is");
     assert_eq!(khala.term(), Some(0));
 }

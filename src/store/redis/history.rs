@@ -1,16 +1,22 @@
 //! The history of a partition's checkpoints: a stream of marks.
 
-use super::connect::{CONTROL_LANE, Connections, READ_LANE};
+use super::connect::{CONTROL_LANE, Connections};
 use super::keys::Keys;
-use super::read::command;
+use super::read::{ask, command};
 use super::reply;
 use crate::pure::checkpoint::{Checkpoint, FIELDS, Mark};
+use crate::pure::place::PartitionId;
 use crate::store::StoreError;
 
-pub(super) async fn history(connections: &Connections, keys: &Keys, limit: usize) -> Result<Vec<Mark>, StoreError> {
-    let limit = limit.to_string();
-    let entries = command(&["XREVRANGE", &keys.checkpoints(), "+", "-", "COUNT", &limit]);
-    Ok(reply::marks(&connections.query(READ_LANE, &entries).await?))
+pub(super) async fn history(
+    connections: &Connections,
+    partition: PartitionId,
+    keys: &Keys,
+    limit: usize,
+) -> Result<Vec<Mark>, StoreError> {
+    let (key, limit) = (keys.checkpoints(), limit.to_string());
+    let entries = command(&["XREVRANGE", &key, "+", "-", "COUNT", &limit]);
+    Ok(reply::marks(&ask(connections, partition, &key, &entries).await?))
 }
 
 /// Appends a mark that an audit vouches for.

@@ -223,7 +223,7 @@ impl Store for RedisStore {
     }
 
     async fn history(&self, partition: PartitionId, limit: usize) -> Result<Vec<Mark>, StoreError> {
-        history::history(&self.connections, &self.keys(partition), limit).await
+        history::history(&self.connections, partition, &self.keys(partition), limit).await
     }
 
     async fn verify(&self, partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
@@ -295,11 +295,11 @@ impl Store for RedisStore {
     }
 
     async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError> {
-        read::owner(&self.connections, &self.keys(partition)).await
+        read::owner(&self.connections, partition, &self.keys(partition)).await
     }
 
     async fn parked(&self, partition: PartitionId) -> Result<Vec<(Entity, Offset)>, StoreError> {
-        read::parked(&self.connections, &self.keys(partition)).await
+        read::parked(&self.connections, partition, &self.keys(partition)).await
     }
 
     async fn document(&self, partition: PartitionId, entity: &Entity) -> Result<Option<Vec<u8>>, StoreError> {

@@ -29,13 +29,29 @@ pub(super) fn command(words: &[&str]) -> Cmd {
     command
 }
 
+/// Asks for what a key holds: one of another type is no outage, but something that a person must look at.
+pub(super) async fn ask(
+    connections: &Connections,
+    partition: PartitionId,
+    key: &str,
+    question: &Cmd,
+) -> Result<Value, StoreError> {
+    let answer = connections.query(READ_LANE, question).await;
+    answer.map_err(|error| match error {
+        StoreError::Unreachable { detail, .. } if detail.contains("WRONGTYPE") => {
+            reply::corrupt(partition, key, "it is of another type than it must be".to_owned())
+        }
+        other => other,
+    })
+}
+
 pub(super) async fn checkpoint(
     connections: &Connections,
     partition: PartitionId,
     keys: &Keys,
 ) -> Result<Option<Checkpoint>, StoreError> {
     let key = keys.checkpoint();
-    let fields = connections.query(READ_LANE, &command(&["HGETALL", &key])).await?;
+    let fields = ask(connections, partition, &key, &command(&["HGETALL", &key])).await?;
     let flat: Vec<Value> = match fields {
         Value::Map(pairs) => pairs.into_iter().flat_map(|(name, value)| [name, value]).collect(),
         Value::Array(values) => values,
@@ -44,15 +60,23 @@ pub(super) async fn checkpoint(
     reply::checkpoint(partition, &key, &flat)
 }
 
-pub(super) async fn owner(connections: &Connections, keys: &Keys) -> Result<Option<Owner>, StoreError> {
-    let value = connections.query(READ_LANE, &command(&["GET", &keys.owner()])).await?;
+pub(super) async fn owner(
+    connections: &Connections,
+    partition: PartitionId,
+    keys: &Keys,
+) -> Result<Option<Owner>, StoreError> {
+    let key = keys.owner();
+    let value = ask(connections, partition, &key, &command(&["GET", &key])).await?;
     Ok(text(&value).map(|owner| Owner(owner.to_owned())))
 }
 
-pub(super) async fn parked(connections: &Connections, keys: &Keys) -> Result<Vec<(Entity, Offset)>, StoreError> {
-    let value = connections
-        .query(READ_LANE, &command(&["HGETALL", &keys.parked()]))
-        .await?;
+pub(super) async fn parked(
+    connections: &Connections,
+    partition: PartitionId,
+    keys: &Keys,
+) -> Result<Vec<(Entity, Offset)>, StoreError> {
+    let key = keys.parked();
+    let value = ask(connections, partition, &key, &command(&["HGETALL", &key])).await?;
     Ok(reply::parked(items(&value)))
 }
 
@@ -63,15 +87,9 @@ pub(super) async fn document(
     entity: &Entity,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let key = keys.document(entity);
-    match connections.query(READ_LANE, &command(&["GET", &key])).await {
-        Ok(Value::Nil) => Ok(None),
-        Ok(value) => Ok(bytes(value)),
-        Err(StoreError::Unreachable { detail, .. }) if detail.contains("WRONGTYPE") => Err(reply::corrupt(
-            partition,
-            &key,
-            "must be a string, and is of another type".to_owned(),
-        )),
-        Err(error) => Err(error),
+    match ask(connections, partition, &key, &command(&["GET", &key])).await? {
+        Value::Nil => Ok(None),
+        value => Ok(bytes(value)),
     }
 }
 
@@ -85,8 +103,9 @@ pub(super) async fn list(
         return Ok(Vec::new());
     }
     let (first, last) = (query.skip.to_string(), (query.skip + query.limit - 1).to_string());
-    let range = command(&["ZREVRANGE", &keys.index(query.kind), &first, &last, "WITHSCORES"]);
-    let members = connections.query(READ_LANE, &range).await?;
+    let index = keys.index(query.kind);
+    let range = command(&["ZREVRANGE", &index, &first, &last, "WITHSCORES"]);
+    let members = ask(connections, partition, &index, &range).await?;
     let mut found = Vec::new();
     let mut get = command(&["MGET"]);
     for (id, offset) in scored(&members) {
@@ -143,14 +162,13 @@ pub(super) async fn events(
     let range = command(&["XRANGE", stream, &from, "+", "COUNT", &limit]);
     let until = Instant::now() + wait;
     loop {
-        let entries: Vec<_> = items(&connections.query(READ_LANE, &range).await?)
+        let entries: Vec<_> = items(&ask(connections, partition, stream, &range).await?)
             .iter()
             .filter_map(entry)
             .collect();
         if !entries.is_empty() || Instant::now() >= until {
             return Ok(entries);
         }
-        let _ = partition;
         tokio::time::sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
     }
 }
