@@ -15,6 +15,7 @@ use super::board::StatusBoard;
 use super::effects::Doer;
 use crate::log::{FetchLimits, GroupOffset, LogError, Reader, Role};
 use crate::pure::batch::Batch;
+use crate::pure::checkpoint::Checkpoint;
 use crate::pure::partition::{Action, Effect, Failure, Input, Outcome, Partition, Remembered, Rewound, Visible};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
@@ -23,6 +24,9 @@ use crate::telemetry::Metrics;
 
 /// How often a partition looks after its lease.
 const TICK: Duration = Duration::from_secs(1);
+/// How many ticks a partition at rest lets pass before it tells the group again: one that took it over may have found
+/// an older offset there, and one that lost it may have committed late.
+const RETELL_TICKS: u32 = 20;
 
 /// What the assignment tells a driver.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub(super) struct Driver {
     place: Option<NextOffset>,
     reader: Option<Box<dyn Reader>>,
     cache_bytes: usize,
+    /// What the group was told last, and how many ticks ago.
+    told: Option<(NextOffset, u32)>,
 }
 
 enum Flow {
@@ -74,6 +80,7 @@ impl Driver {
             place: None,
             reader: None,
             cache_bytes,
+            told: None,
         }
     }
 
@@ -144,11 +151,15 @@ impl Driver {
         if let Input::Done(outcome) = &input {
             self.count(outcome);
         }
+        let is_tick = matches!(input, Input::Tick { .. });
         let folding = matches!(input, Input::Records(_) | Input::Done(Outcome::Loaded(_)));
         let started = std::time::Instant::now();
         let actions = self.machine.on(input, now_ms());
         if folding {
             self.shared.metrics.processed(started.elapsed().as_secs_f64());
+        }
+        if is_tick {
+            self.retell_group();
         }
         let mut flow = Flow::On;
         for action in actions {
@@ -269,13 +280,30 @@ impl Driver {
         for timestamp in visible.timestamps_ms.iter().filter(|timestamp| **timestamp >= 0) {
             metrics.latency(now.saturating_sub(*timestamp).max(0) as f64 / 1000.0, 1);
         }
-        let metadata = visible.checkpoint.digest.to_string();
-        // Full: a newer offset follows soon, and the group's offset is a hint.
-        let _ = self.shared.group.try_send(GroupOffset {
-            partition,
+        self.tell_group(&visible.checkpoint);
+    }
+
+    fn tell_group(&mut self, checkpoint: &Checkpoint) {
+        let next = checkpoint.next;
+        let offset = GroupOffset {
+            partition: self.doer.partition,
             next,
-            metadata,
-        });
+            metadata: checkpoint.digest.to_string(),
+        };
+        // Full: a tick tells it. The group's offset is a hint.
+        if self.shared.group.try_send(offset).is_ok() {
+            self.told = Some((next, 0));
+        }
+    }
+
+    fn retell_group(&mut self) {
+        let Some(checkpoint) = self.machine.in_store().cloned() else {
+            return;
+        };
+        match &mut self.told {
+            Some((told, ticks)) if *told == checkpoint.next && *ticks < RETELL_TICKS => *ticks += 1,
+            _ => self.tell_group(&checkpoint),
+        }
     }
 }
 

@@ -3,9 +3,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
-
 use super::compare::{Allow, assert_equals_fold_of};
 use super::topic;
 use super::world::World;
@@ -139,17 +136,9 @@ fn stand_in(world: &World, records: &[Rec], expected: &std::collections::BTreeMa
         .filter_map(|rec| Some(dead_letter(world, rec, place(rec)?.1)))
         .collect();
     topic::send(&world.config(), &dead, &letters);
-    let mut list = TopicPartitionList::new();
-    for (p, (_, end)) in topic::bounds(&world.config(), &world.cluster.topic).iter().enumerate() {
-        list.add_partition_offset(&world.cluster.topic, p as i32, Offset::Offset(*end as i64))
-            .expect("the bench can do it");
-    }
-    let mut config = world.config();
-    let consumer: BaseConsumer = config
-        .set("group.id", &world.cluster.namespace)
-        .create()
-        .expect("the bench can do it");
-    consumer.commit(&list, CommitMode::Sync).expect("the bench can do it");
+    let bounds = topic::bounds(&world.config(), &world.cluster.topic);
+    let ends: Vec<u64> = bounds.into_iter().map(|(_, end)| end).collect();
+    topic::commit(&world.config(), &world.cluster.topic, &world.cluster.namespace, &ends);
 }
 
 fn stand_in_redis(world: &World, records: &[Rec], expected: &std::collections::BTreeMap<u32, Partition>) {

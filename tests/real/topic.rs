@@ -1,7 +1,7 @@
 //! Producing to and reading from Kafka as any client would: nothing of khala in between.
 
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
@@ -62,7 +62,7 @@ fn enqueue(producer: &FutureProducer, topic: &str, message: &Message) -> Deliver
 /// First offset and end of each partition.
 pub fn bounds(config: &ClientConfig, topic: &str) -> Vec<(u64, u64)> {
     let consumer = reader(config, "bounds");
-    eventually("the broker tells the offsets", seconds(20), || {
+    eventually("the broker tells the offsets", seconds(60), || {
         let metadata = consumer.fetch_metadata(Some(topic), seconds(5))?;
         let count = metadata.topics().iter().map(|t| t.partitions().len()).sum::<usize>();
         let ask = |p: i32| consumer.fetch_watermarks(topic, p, seconds(5));
@@ -89,7 +89,7 @@ pub fn read_back(config: &ClientConfig, topic: &str) -> Vec<Rec> {
         consumer.assign(&list).expect("a legal assignment");
     }
     while left > 0 {
-        let polled = eventually("the next record", seconds(20), || {
+        let polled = eventually("the next record", seconds(60), || {
             consumer.poll(seconds(1)).ok_or("nothing to read")
         });
         let message = polled.expect("the topic can be read");
@@ -113,7 +113,7 @@ pub fn committed(config: &ClientConfig, topic: &str, group: &str, partitions: u3
     for p in 0..partitions {
         list.add_partition(topic, p as i32);
     }
-    let found = eventually("the group's offsets", seconds(20), || {
+    let found = eventually("the group's offsets", seconds(60), || {
         consumer.committed_offsets(list.clone(), seconds(5))
     });
     let offset = |p: u32| found.find_partition(topic, p as i32).map(|at| at.offset());
@@ -123,6 +123,20 @@ pub fn committed(config: &ClientConfig, topic: &str, group: &str, partitions: u3
             _ => None,
         })
         .collect()
+}
+
+/// Commits offsets, by partition, for a group that has no members.
+pub fn commit(config: &ClientConfig, topic: &str, group: &str, offsets: &[u64]) {
+    let mut config = config.clone();
+    let consumer: BaseConsumer = config.set("group.id", group).create().expect("a legal configuration");
+    let mut list = TopicPartitionList::new();
+    for (p, offset) in offsets.iter().enumerate() {
+        let at = Offset::Offset(*offset as i64);
+        list.add_partition_offset(topic, p as i32, at).expect("a legal offset");
+    }
+    eventually("the group takes its offsets", seconds(60), || {
+        consumer.commit(&list, CommitMode::Sync)
+    });
 }
 
 fn reader(config: &ClientConfig, what: &str) -> BaseConsumer {

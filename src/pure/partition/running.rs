@@ -226,6 +226,14 @@ impl Running {
 }
 
 impl Partition {
+    /// The store's checkpoint while the partition runs; `None`: it has none, or none is known.
+    pub fn in_store(&self) -> Option<&Checkpoint> {
+        match &self.phase {
+            Phase::Running(running) => running.stored.as_ref(),
+            _ => None,
+        }
+    }
+
     pub(super) fn records(&mut self, records: RecordBatch, now_ms: i64, actions: &mut Vec<Action>) {
         let stopping = self.stopping;
         let Phase::Running(running) = &mut self.phase else {
