@@ -112,7 +112,7 @@ pub fn group(world: &World, records: &[Rec], found: &mut Differences) {
     }
     let cluster = &world.cluster;
     let committed = || topic::committed(&world.config(), &cluster.topic, &cluster.namespace, world.partitions);
-    let seen = eventually("the group's offsets are told", seconds(15), || {
+    let seen = eventually("the group's offsets are told", seconds(60), || {
         let seen = committed();
         let there = expected
             .iter()

@@ -66,7 +66,7 @@ fn a_document_spoilt_by_hand_parks_its_entity_and_no_other() {
         ..Allow::default()
     };
     assert_exact(&world, allow);
-    let found = eventually("the four are parked", seconds(10), || {
+    let found = eventually("the four are parked", seconds(60), || {
         let parked = parked(&world);
         if parked.len() == 4 { Ok(parked) } else { Err(parked) }
     });

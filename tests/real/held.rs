@@ -23,7 +23,7 @@ fn contents(world: &World) -> BTreeMap<String, Vec<u8>> {
 fn assert_held(world: &World, khala: &Khala, reason: &str, before: &BTreeMap<String, Vec<u8>>) {
     khala.wait_held(reason);
     khala.wait_recovery(reason);
-    let body = eventually("readyz is 503 while held", seconds(10), || match khala.get("/readyz") {
+    let body = eventually("readyz is 503 while held", seconds(60), || match khala.get("/readyz") {
         Ok((503, body)) => Ok(body),
         other => Err(other),
     });

@@ -130,7 +130,7 @@ fn a_writer_reads_what_it_wrote_and_a_time_out_is_no_failure() {
     let mut world = World::new("waits", 3, 100, Keeps::AppendOnly);
     let khala = world.khala("one");
     let http = khala.http().to_owned();
-    let wait = "/v1/events?wait=projected&timeout=10s";
+    let wait = "/v1/events?wait=projected&timeout=30s";
     let answer = post(&http, wait, &[ONE], event("run/a", 1, "run.started", "{}").as_bytes());
     assert_eq!(answer.status, 200, "{answer:?}");
     let batch: Vec<String> = (2..=4).map(|n| event("run/a", n, "run.delta", "{}")).collect();
@@ -155,7 +155,10 @@ fn a_writer_reads_what_it_wrote_and_a_time_out_is_no_failure() {
     let started = std::time::Instant::now();
     let late = get(&http, "/v1/runs/a?min_offset=1000&timeout=300ms", &[]);
     assert_eq!((late.status, late.code().as_str()), (504, "not_projected_in_time"));
-    assert!(started.elapsed() < seconds(5));
+    assert!(
+        started.elapsed() < seconds(30),
+        "the limit is the client's, not the server's"
+    );
 
     world.redis.stop();
     let answer = post(
@@ -176,7 +179,7 @@ fn a_writer_reads_what_it_wrote_and_a_time_out_is_no_failure() {
     assert_eq!((away.status, away.code().as_str()), (503, "unreachable"));
     world.redis.start_again();
     let path = format!("/v1/runs/a?min_offset={}&timeout=30s", offset(&waited));
-    let document = eventually("the store is back", seconds(30), || {
+    let document = eventually("the store is back", seconds(60), || {
         let answer = get(&http, &path, &[]);
         if answer.status == 200 {
             Ok(answer.json())
@@ -200,7 +203,7 @@ fn an_unchanged_document_is_not_sent_again_and_lists_go_on_where_they_ended() {
         let kind = if n % 5 == 0 { "run.created" } else { "run.started" };
         let body = event(&format!("run/r{n:02}"), 1, kind, "{}");
         assert_eq!(
-            post(http, "/v1/events?wait=projected", &[ONE], body.as_bytes()).status,
+            post(http, "/v1/events?wait=projected&timeout=30s", &[ONE], body.as_bytes()).status,
             200
         );
     }
@@ -283,7 +286,7 @@ fn a_log_that_is_away_is_said_so_and_documents_are_still_read() {
     let http = khala.http().to_owned();
     let body = event("run/a", 1, "run.started", "{}");
     assert_eq!(
-        post(&http, "/v1/events?wait=projected", &[ONE], body.as_bytes()).status,
+        post(&http, "/v1/events?wait=projected&timeout=30s", &[ONE], body.as_bytes()).status,
         200
     );
     world.own_broker().stop();

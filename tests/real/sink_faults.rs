@@ -29,7 +29,7 @@ fn a_redis_that_is_away_costs_time_and_nothing_else() {
             world.redis.stop();
         }
         world.produce(5_000);
-        eventually_true("failed writes are counted", seconds(20), || {
+        eventually_true("failed writes are counted", seconds(60), || {
             khala.metric("khala_projection_writes_total", &[("result", "error")]) > before
         });
         world.redis.start_again();

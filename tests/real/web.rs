@@ -34,7 +34,7 @@ impl Answer {
 fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_mins(1)))
+        .timeout_global(Some(Duration::from_mins(5)))
         .build();
     ureq::Agent::new_with_config(config)
 }

@@ -163,7 +163,7 @@ impl Kafka {
         let new =
             NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(1)).set("max.message.bytes", "2097152");
         // A topic's deletion goes on after it was answered: its name may be taken for a while.
-        eventually("the topic is made", seconds(20), || {
+        eventually("the topic is made", seconds(60), || {
             let done = block_on(self.admin().create_topics([&new], &options()));
             let results = done.map_err(|e| e.to_string())?;
             results
@@ -179,7 +179,7 @@ impl Kafka {
         let done = block_on(self.admin().delete_topics(&[topic], &options())).expect("the broker answers");
         assert!(done.iter().all(Result::is_ok), "{done:?}");
         let client: BaseConsumer = self.config().create().expect("a legal configuration");
-        eventually("the topic is gone", seconds(20), || {
+        eventually("the topic is gone", seconds(60), || {
             let metadata = client.fetch_metadata(None, seconds(5)).map_err(|e| e.to_string())?;
             let there = metadata.topics().iter().any(|known| known.name() == topic);
             if there { Err("still there".to_owned()) } else { Ok(()) }
@@ -212,7 +212,7 @@ impl Kafka {
 
     fn wait_for_leaders(&self, topic: &str, partitions: u32) {
         let client: BaseConsumer = self.config().create().expect("a legal configuration");
-        eventually("each partition has a leader", seconds(20), || {
+        eventually("each partition has a leader", seconds(60), || {
             let metadata = client
                 .fetch_metadata(Some(topic), seconds(5))
                 .map_err(|e| e.to_string())?;
@@ -241,7 +241,7 @@ fn classpath() -> String {
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(seconds(10)))
+    AdminOptions::new().operation_timeout(Some(seconds(60)))
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

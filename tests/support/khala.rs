@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -77,7 +76,7 @@ impl Khala {
     }
 
     pub fn wait_ready(&self) {
-        eventually(&format!("{} is ready", self.name), seconds(30), || {
+        eventually(&format!("{} is ready", self.name), seconds(60), || {
             match self.get("/readyz") {
                 Ok((200, _)) => Ok(()),
                 other => Err((other, tail(&self.process.stderr(), 12))),
@@ -89,7 +88,7 @@ impl Khala {
     pub fn get(&self, path: &str) -> Result<(u16, String), String> {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(5)))
+            .timeout_global(Some(seconds(30)))
             .build();
         let mut response = ureq::Agent::new_with_config(config)
             .get(format!("http://{}{path}", self.http))
@@ -157,7 +156,7 @@ impl Khala {
 
     /// Waits until the log names a recovery.
     pub fn wait_recovery(&self, name: &str) {
-        eventually(&format!("{} logs recovery {name}", self.name), seconds(30), || {
+        eventually(&format!("{} logs recovery {name}", self.name), seconds(60), || {
             let named = self.recoveries();
             if named.iter().any(|seen| seen == name) {
                 return Ok(());
@@ -168,7 +167,7 @@ impl Khala {
 
     /// Waits until a partition is held for this reason, by the metric.
     pub fn wait_held(&self, reason: &str) {
-        eventually(&format!("{} holds: {reason}", self.name), seconds(30), || {
+        eventually(&format!("{} holds: {reason}", self.name), seconds(60), || {
             let held = self
                 .metrics()
                 .into_iter()
@@ -211,7 +210,7 @@ impl Khala {
     /// SIGTERM; the exit code.
     pub fn term(mut self) -> Option<i32> {
         self.process.signal("TERM");
-        eventually(&format!("{} ends after SIGTERM", self.name), seconds(20), || {
+        eventually(&format!("{} ends after SIGTERM", self.name), seconds(60), || {
             self.process.ended().ok_or_else(|| tail(&self.process.stderr(), 12))
         })
         .code()

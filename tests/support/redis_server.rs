@@ -57,7 +57,7 @@ impl Redis {
         .map(str::to_owned);
         let files = self.dir.path().join("redis");
         self.process = Some(Guarded::start(&files, "redis-server", &args, &[]));
-        eventually("Redis answers", seconds(20), || {
+        eventually("Redis answers", seconds(60), || {
             let mut connection = self.try_connect()?;
             redis::cmd("PING").query::<String>(&mut connection)
         });
@@ -89,7 +89,7 @@ impl Redis {
 
     /// A connection of one's own.
     pub fn connect(&self) -> Connection {
-        eventually("a connection to Redis", seconds(10), || self.try_connect())
+        eventually("a connection to Redis", seconds(60), || self.try_connect())
     }
 
     /// One command, its parts separated as given.
@@ -118,7 +118,7 @@ impl Redis {
         assert_eq!(self.keeps, Keeps::Dumps, "an append-only file would win over the dump");
         _ = redis::cmd("SHUTDOWN").arg("NOSAVE").query::<()>(&mut self.connect());
         let mut process = self.process.take().expect("Redis runs");
-        eventually_true("Redis has ended", seconds(10), || process.ended().is_some());
+        eventually_true("Redis has ended", seconds(60), || process.ended().is_some());
         fs::write(self.dump_file(), dump).expect("a file in our directory");
         self.start_again();
     }

@@ -15,7 +15,7 @@ use crate::world::World;
 /// Tries fail often enough that a window of five seconds sees it.
 const IMPATIENT: &[&str] = &["--backoff-max", "500ms"];
 /// Replays that may end before they could be made to fail.
-const REPLAYS_MAX: usize = 10;
+const REPLAYS_MAX: usize = 50;
 
 const PUBLISHERS: usize = 2;
 
@@ -151,7 +151,7 @@ impl Faults {
         for _ in 0..REPLAYS_MAX {
             std::thread::scope(|scope| {
                 let asked = scope.spawn(|| khala.post("/v1/replays", r#"{"from":"earliest"}"#));
-                eventually("the replay has begun or ended", seconds(20), || {
+                eventually("the replay has begun or ended", seconds(60), || {
                     let intent: String = world.redis.ask(&["HGET", &key, "intent"]);
                     if !intent.is_empty() || asked.is_finished() {
                         Ok(())
@@ -286,5 +286,5 @@ fn produce(world: &World, records: impl Iterator<Item = (String, String)>, times
             .map_err(|(error, _)| error)
             .expect("room in the queue");
     }
-    producer.flush(seconds(20)).expect("the broker takes it");
+    producer.flush(seconds(60)).expect("the broker takes it");
 }

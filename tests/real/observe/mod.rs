@@ -117,7 +117,7 @@ fn every_alert_is_seen_firing_on_real_servers_and_going_away() {
     let mut faults = Faults::begin();
     let prometheus = Prometheus::start(&faults.targets());
     let count = faults.targets().len() as f64;
-    eventually("all are scraped", seconds(30), || {
+    eventually("all are scraped", seconds(60), || {
         let up = prometheus.query("sum(up)").unwrap_or_default();
         if up.first().is_some_and(|(_, value)| *value >= count) {
             Ok(())

@@ -48,7 +48,7 @@ impl Prometheus {
             _dir: dir,
             url: format!("http://127.0.0.1:{port}"),
         };
-        eventually("Prometheus answers", seconds(20), || prometheus.get("/-/ready"));
+        eventually("Prometheus answers", seconds(60), || prometheus.get("/-/ready"));
         prometheus
     }
 
