@@ -6,6 +6,7 @@ mod audit_board;
 mod audits;
 mod dead_letters;
 mod documents;
+mod forecast;
 mod migrate;
 mod open;
 mod partitions;
@@ -28,7 +29,7 @@ pub use self::open::{Opened, kafka_settings, open, open_log, open_store, project
 pub use self::partitions::PartitionCount;
 pub use self::publish::{Publication, Published, prepare_event};
 pub use self::redrive::{Chosen, Effort, Fate, LETTERS_MAX, RedriveReport, RedriveRequest, RedrivenLetter};
-pub use self::replay::{ReplayProgress, ReplayReport, ReplayRequest, ReplayedPartition, Told};
+pub use self::replay::{ReplayProgress, ReplayProof, ReplayReport, ReplayRequest, ReplayedPartition, Told};
 pub use self::resume::{LetThrough, ResumeRequest};
 pub use self::status::{CheckpointRow, PartitionRow, StatusReport, Totals};
 

@@ -15,7 +15,7 @@ use crate::pure::event::Rules;
 use crate::pure::intent::Intent;
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::time::Time;
-use crate::repair::{self, Choice, From, RepairError, Site, operator};
+use crate::repair::{self, Choice, DriftRow, From, RepairError, Site, Stretch, operator};
 use crate::store::{Owner, StoreError};
 
 /// Marks looked at.
@@ -27,6 +27,7 @@ const TAKE_PATIENCE: Duration = Duration::from_secs(6);
 
 /// What to replay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReplayRequest {
     /// Only this partition.
     #[serde(default)]
@@ -34,6 +35,9 @@ pub struct ReplayRequest {
     /// `last-good`, `verified`, `earliest`, `offset N`, `time T`.
     #[serde(default = "last_good")]
     pub from: String,
+    /// Only tell what it would do.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 fn last_good() -> String {
@@ -45,7 +49,7 @@ fn last_good() -> String {
 pub struct ReplayProgress {
     /// Which partition.
     pub partition: u32,
-    /// `rewinding` or `redoing`.
+    /// `rewinding`, `redoing`, `proving`.
     pub phase: String,
     /// Where the redo is.
     pub offset: u64,
@@ -85,6 +89,19 @@ pub struct ReplayReport {
     pub partitions: Vec<ReplayedPartition>,
     /// Records redone, over all.
     pub records: u64,
+    /// How long it took, the proof not counted.
+    pub seconds: f64,
+    /// What came of looking at it all again.
+    pub proof: ReplayProof,
+}
+
+/// Everything that was redone, compared with the log once more.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ReplayProof {
+    /// Documents that are what the log says.
+    pub proven: u64,
+    /// Those that are not.
+    pub wrong: Vec<DriftRow>,
     /// How long it took.
     pub seconds: f64,
 }
@@ -118,11 +135,33 @@ impl Access {
             done.records = job.mark.next.until(job.until);
         }
         let records = done.iter().map(|partition| partition.records).sum();
+        let seconds = started.elapsed().as_secs_f64();
+        if let Some(last) = jobs.last() {
+            told(last.progress("proving", last.until, (records, started)));
+        }
+        let stretches: Vec<Stretch> = jobs.iter().map(Job::stretch).collect();
+        let found = repair::forecast(&self.ground(), &stretches, self.settings.audit_memory, &|_| {}).await?;
+        let not_proven = found.left_count + found.changes.changed;
         Ok(ReplayReport {
             partitions: done,
             records,
-            seconds: started.elapsed().as_secs_f64(),
+            seconds,
+            proof: ReplayProof {
+                proven: found.documents.saturating_sub(not_proven),
+                wrong: found.changed,
+                seconds: found.seconds,
+            },
         })
+    }
+
+    /// What a replay would go over.
+    ///
+    /// # Errors
+    /// As [`Self::replay`].
+    pub(super) async fn stretches(&self, request: &ReplayRequest) -> Result<Vec<Stretch>, AccessError> {
+        let from: From = request.from.parse().map_err(AccessError::BadRequest)?;
+        let jobs = self.replay_jobs(request.partition, from).await?;
+        Ok(jobs.iter().map(Job::stretch).collect())
     }
 
     async fn replay_jobs(&self, only: Option<u32>, from: From) -> Result<Vec<Job>, AccessError> {
@@ -223,14 +262,8 @@ impl Access {
         let started = Instant::now();
         let mut tell = |progress: repair::Progress| {
             told(ReplayProgress {
-                partition: job.partition.0,
-                phase: "rewinding".to_owned(),
-                offset: job.mark.next.0,
-                until: job.until.0,
                 entities: progress.entities,
-                records: progress.records,
-                records_per_second: progress.records as f64 / started.elapsed().as_secs_f64().max(0.001),
-                seconds_left: None,
+                ..job.progress("rewinding", job.mark.next, (progress.records, started))
             });
         };
         let rewound = repair::rewind(site, Some(&job.mark), &mut tell).await?;
@@ -257,18 +290,14 @@ impl Access {
                 return Ok(());
             }
             let records = job.mark.next.until(next);
-            let rate = records as f64 / started.elapsed().as_secs_f64().max(0.001);
             if told_last.elapsed() >= LOOK_EVERY * 5 {
                 told_last = Instant::now();
+                let progress = job.progress("redoing", next, (records, started));
+                let rate = progress.records_per_second;
+                let seconds_left = (rate > 0.0).then(|| next.until(job.until) as f64 / rate);
                 told(ReplayProgress {
-                    partition: job.partition.0,
-                    phase: "redoing".to_owned(),
-                    offset: next.0,
-                    until: job.until.0,
-                    entities: 0,
-                    records,
-                    records_per_second: rate,
-                    seconds_left: (rate > 0.0).then(|| next.until(job.until) as f64 / rate),
+                    seconds_left,
+                    ..progress
                 });
             }
             let is_taken = self.store.owner(job.partition).await?.is_some();
@@ -286,6 +315,29 @@ impl Access {
                 untaken = None;
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Job {
+    fn stretch(&self) -> Stretch {
+        Stretch {
+            partition: self.partition,
+            from: self.mark.next,
+            until: self.until,
+        }
+    }
+
+    fn progress(&self, phase: &str, offset: NextOffset, (records, since): (u64, Instant)) -> ReplayProgress {
+        ReplayProgress {
+            partition: self.partition.0,
+            phase: phase.to_owned(),
+            offset: offset.0,
+            until: self.until.0,
+            entities: 0,
+            records,
+            records_per_second: records as f64 / since.elapsed().as_secs_f64().max(0.001),
+            seconds_left: None,
         }
     }
 }

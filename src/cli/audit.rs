@@ -1,5 +1,7 @@
 //! `khala audit`, and the replay of one entity.
 
+use std::fmt::Write as _;
+
 use indicatif::ProgressBar;
 
 use super::Context;
@@ -8,13 +10,14 @@ use super::door::Door;
 use super::exit::{Exit, Failure};
 use super::out::Out;
 use crate::access::{AuditOrder, EntityOrder};
+use crate::pure::drift::Difference;
 use crate::pure::entity::{Entity, Kind};
 use crate::repair::{AuditProgress, AuditReport, DriftRow, EntityReplay, EntityResult};
 
 /// Drifted documents printed; `--json` prints all.
 const ROWS_MAX: usize = 200;
 /// Parts of the progress bar.
-const PARTS: u64 = 1000;
+pub(super) const PARTS: u64 = 1000;
 
 pub(super) async fn run(args: AuditArgs, context: &Context) -> Result<Exit, Failure> {
     let entity = match (args.kind, args.id.as_deref()) {
@@ -41,7 +44,7 @@ pub(super) async fn run(args: AuditArgs, context: &Context) -> Result<Exit, Fail
     Ok(if report.clean { Exit::Done } else { Exit::Drift })
 }
 
-fn show(bar: &ProgressBar, progress: AuditProgress) {
+pub(super) fn show(bar: &ProgressBar, progress: AuditProgress) {
     bar.set_position((progress.done * PARTS as f64) as u64);
 }
 
@@ -62,6 +65,10 @@ fn print(out: Out, report: &AuditReport) {
         let more = if report.truncated { " and more" } else { "" };
         out.line(format!("{} in all{more}; --json tells each", report.drift.len()));
     }
+    if report.changes.changed > 0 {
+        let when = if report.repair.is_none() { "with --repair: " } else { "" };
+        out.line(format!("\n{when}{}", report.changes.text()));
+    }
     let unverifiable = match report.unverifiable {
         0 => String::new(),
         count => format!("   {count} whose first events are gone from the log"),
@@ -71,12 +78,12 @@ fn print(out: Out, report: &AuditReport) {
         count => format!("   {count} with sequences that never came"),
     };
     out.line(format!(
-        "\n{} documents, {} drifted{unverifiable}{gaps}   {} records in {:.1} s, {} MB",
+        "\n{} documents, {} drifted{unverifiable}{gaps}   {} records in {:.1} s, {:.1} MB",
         report.documents,
         report.drift.len(),
         report.records,
         report.seconds,
-        report.memory_bytes >> 20
+        report.memory_bytes as f64 / 1e6
     ));
     match &report.repair {
         None if report.clean => {}
@@ -96,7 +103,7 @@ fn print(out: Out, report: &AuditReport) {
     }
 }
 
-fn line(row: &DriftRow) -> String {
+pub(super) fn line(row: &DriftRow) -> String {
     let offset = row
         .offset
         .map_or_else(String::new, |offset| format!("   offset {offset}"));
@@ -105,12 +112,36 @@ fn line(row: &DriftRow) -> String {
     } else {
         "   cannot be rebuilt: its first events may be gone from the log"
     };
+    let fields: String = told(&row.differences)
+        .take(FIELDS_MAX)
+        .fold(String::new(), |mut text, field| {
+            let _ = write!(text, "   {field}");
+            text
+        });
+    let more = match told(&row.differences).count().saturating_sub(FIELDS_MAX) {
+        0 => String::new(),
+        count => format!("   and {count} more"),
+    };
     format!(
-        "  {}   {}{offset}   {}{lost}",
+        "  {}   {}{offset}   {}{lost}{fields}{more}",
         row.document_id,
         row.reason.name(),
         row.detail
     )
+}
+
+/// Fields told of one document in its line.
+const FIELDS_MAX: usize = 2;
+
+/// Differences in words; a hash that follows from the rest says nothing of its own.
+fn told(differences: &[Difference]) -> impl Iterator<Item = String> {
+    let plain = differences
+        .iter()
+        .filter(|difference| difference.path != "summary_hash");
+    plain.map(|Difference { path, before, after }| {
+        let path = if path.is_empty() { "document" } else { path };
+        format!("{path}: {before} → {after}")
+    })
 }
 
 pub(super) fn entity(kind: EntityKind, id: &str) -> Result<Entity, Failure> {
@@ -132,7 +163,10 @@ pub(super) async fn replay_entity(order: &EntityOrder, context: &Context) -> Res
 fn print_replay(out: Out, replay: &EntityReplay) {
     let would = if replay.dry_run { "would be " } else { "" };
     let what = match replay.result {
-        EntityResult::Unchanged => "unchanged: it is what the log says".to_owned(),
+        EntityResult::Unchanged => format!(
+            "unchanged: it is what the log says up to its last offset, {}",
+            replay.offset.unwrap_or_default()
+        ),
         EntityResult::Rebuilt => format!("{would}rebuilt"),
         EntityResult::Removed => format!("{would}removed: the log has no event of it"),
     };
@@ -143,12 +177,5 @@ fn print_replay(out: Out, replay: &EntityReplay) {
         "{}   partition {}   {what}{why}   {} events of {} records in {} ms",
         replay.document_id, replay.partition, replay.events, replay.records, replay.milliseconds
     ));
-    for difference in &replay.differences {
-        let path = if difference.path.is_empty() {
-            "document"
-        } else {
-            &difference.path
-        };
-        out.line(format!("  {path}: {} → {}", difference.before, difference.after));
-    }
+    told(&replay.differences).for_each(|field| out.line(format!("  {field}")));
 }

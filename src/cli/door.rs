@@ -15,7 +15,7 @@ use crate::access::{
 use crate::config::{LogTarget, Settings, StoreTarget};
 use crate::projector::now_ms;
 use crate::pure::entity::Entity;
-use crate::repair::{AuditReport, EntityReplay};
+use crate::repair::{AuditReport, EntityReplay, Forecast};
 
 pub(super) enum Door {
     Direct(Access),
@@ -90,6 +90,17 @@ impl Door {
         match self {
             Self::Direct(access) => access.replay(request, told).await,
             Self::Remote(remote) => remote.follow("/v1/replays", request, told).await,
+        }
+    }
+
+    pub(super) async fn forecast(&self, request: &ReplayRequest, watch: Watch<'_>) -> Result<Forecast, AccessError> {
+        match self {
+            Self::Direct(access) => access.forecast(request, watch).await,
+            Self::Remote(remote) => {
+                remote
+                    .follow("/v1/replays", request, &mut |progress| watch(progress))
+                    .await
+            }
         }
     }
 

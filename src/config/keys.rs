@@ -334,7 +334,7 @@ pub static KEYS: &[Key] = &[
         default: "256MiB",
         doc: "Memory of an audit; what does not fit is audited in slices, each one more pass over the log",
         secret: false,
-        set: |settings, text| value::size(text, MIB..=1 << 40).map(|bytes| settings.audit_memory = bytes),
+        set: |settings, text| value::size(text, 64 * 1024..=1 << 40).map(|bytes| settings.audit_memory = bytes),
         get: |settings| show_size(settings.audit_memory),
     },
     Key {

@@ -27,6 +27,16 @@ pub enum Stored {
     },
 }
 
+impl Stored {
+    /// The state beside a document.
+    pub fn state(&self) -> Option<&[u8]> {
+        match self {
+            Self::Document { state, .. } => state.as_deref(),
+            Self::Absent | Self::Lost | Self::Unreadable(_) => None,
+        }
+    }
+}
+
 /// One document of a batch: ranges into [`Batch::buffer`].
 #[derive(Clone, Debug)]
 pub struct DocumentWrite {

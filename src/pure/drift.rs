@@ -167,7 +167,11 @@ pub struct Summary {
     pub created: u64,
     /// Those that go.
     pub removed: u64,
-    /// By field, in the order of names; documents that come or go are not among them.
+    /// Those that could not be read.
+    pub unreadable: u64,
+    /// Those whose fields stay: only how they are written, the state beside them or their place in the index changes.
+    pub beside: u64,
+    /// By field, in the order of names; of documents that come, go or could not be read there are none.
     pub fields: BTreeMap<String, FieldChanges>,
 }
 
@@ -175,19 +179,15 @@ pub struct Summary {
 const FIELDS_MAX: usize = 256;
 
 impl Summary {
-    /// Adds a document that stays as it is.
-    pub fn add_unchanged(&mut self) {
-        self.documents += 1;
-    }
-
-    /// Adds one document's differences; none: it stays as it is.
+    /// Adds a document that changes; without differences it does so beside its fields.
     pub fn add(&mut self, differences: &[Difference]) {
-        self.documents += 1;
-        self.changed += u64::from(!differences.is_empty());
+        self.changed += 1;
+        self.beside += u64::from(differences.is_empty());
         for difference in differences {
             match (difference.path.as_str(), &difference.before, &difference.after) {
                 ("", Value::Null, _) => self.created += 1,
                 ("", _, Value::Null) => self.removed += 1,
+                ("", ..) => self.unreadable += 1,
                 _ => self.add_field(difference),
             }
         }
@@ -199,6 +199,8 @@ impl Summary {
         self.changed += other.changed;
         self.created += other.created;
         self.removed += other.removed;
+        self.unreadable += other.unreadable;
+        self.beside += other.beside;
         for (name, changes) in &other.fields {
             let field = self.field(name);
             field.documents += changes.documents;
@@ -244,11 +246,15 @@ impl Summary {
             thousands(self.changed),
             thousands(self.documents)
         );
-        if self.created > 0 {
-            let _ = write!(text, "; {} come", thousands(self.created));
-        }
-        if self.removed > 0 {
-            let _ = write!(text, "; {} go", thousands(self.removed));
+        for (count, what) in [
+            (self.created, "missing"),
+            (self.removed, "to be removed"),
+            (self.unreadable, "unreadable"),
+            (self.beside, "only in how they are kept"),
+        ] {
+            if count > 0 {
+                let _ = write!(text, "; {} {what}", thousands(count));
+            }
         }
         let mut fields: Vec<_> = self.fields.iter().collect();
         fields.sort_by_key(|(name, field)| {
@@ -358,12 +364,17 @@ mod tests {
         let mut summary = Summary::default();
         for i in 0..1234 {
             let (old, new) = (run("running", i, "a"), run("failed", i + 1, "b"));
-            summary.add(&differences(Some(&old), Some(if i % 2 == 0 { &new } else { &old })));
+            if i % 2 == 0 {
+                summary.add(&differences(Some(&old), Some(&new)));
+            }
         }
+        summary.documents = 1235;
         summary.add(&differences(None, Some(&run("running", 1, "a"))));
+        summary.add(&differences(Some(b"gar{bage"), Some(&run("running", 1, "a"))));
+        summary.add(&[]);
         assert_eq!(
             summary.text(),
-            "618 of 1,235 documents change; 1 come; `status` in 617: running → failed; `runtime_source.seq` in 617"
+            "620 of 1,235 documents change; 1 missing; 1 unreadable; 1 only in how they are kept; `status` in 617: running → failed; `runtime_source.seq` in 617"
         );
         let mut twice = summary.clone();
         twice.merge(&summary);
@@ -380,6 +391,7 @@ mod tests {
             let (old, new) = (run("x", 1, ""), run(&format!("y{i}"), 1, ""));
             summary.add(&differences(Some(&old), Some(&new)));
         }
+        summary.documents = 40;
         assert_eq!(summary.text(), "40 of 40 documents change; `status` in 40");
     }
 }

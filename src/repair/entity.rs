@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::examine::{Begin, Examined, Rebuild, Verdict, examine};
-use super::ground::Ground;
-use super::heal::{Healer, Repaired, entry, heal};
+use super::examine::{Begin, Examined, examine};
+use super::ground::{Ground, Pace};
+use super::heal::{Healer, Repaired, entry, heal_examined};
 use super::site::RepairError;
+use super::verdict::{Rebuild, Verdict};
 use crate::pure::drift::{Difference, Reason, differences};
 use crate::pure::entity::Entity;
 use crate::pure::place::PartitionId;
+use crate::pure::time::Time;
 use crate::store::{Heal, Stored};
 
 /// Whether anything may be written.
@@ -73,49 +75,22 @@ pub async fn replay_entity(
     (intention, healer): (Intention, &Healer),
 ) -> Result<Option<EntityReplay>, RepairError> {
     let began = Instant::now();
-    let one = std::slice::from_ref(entity);
-    let near = (Begin::AtFirstOffset, ground.events_kept, healer.pace);
-    let found = examine(ground, partition, one, near).await?;
-    let mut records = found.records;
-    let mut examined = only(found.entities)?;
-    if matches!(examined.verdict, Verdict::Drift { .. }) {
-        // What is stored is wrong, and so may be where it says that it begins.
-        let far = (Begin::AtLogStart, 0, healer.pace);
-        let again = examine(ground, partition, one, far).await?;
-        records += again.records;
-        examined = only(again.entities)?;
-    }
+    let (examined, mut records) = look(ground, partition, entity, healer.pace).await?;
     let (result, reason, detail) = match &examined.verdict {
         Verdict::Unknown => return Ok(None),
-        Verdict::Unverifiable => return Err(beginning_lost(&examined)),
-        Verdict::Drift {
+        Verdict::Clean => (EntityResult::Unchanged, None, String::new()),
+        Verdict::Unverifiable
+        | Verdict::Drift {
             rebuild: Rebuild::BeginningLost,
             ..
-        } => return Err(beginning_lost(&examined)),
-        Verdict::Clean => {
-            if intention == Intention::Repair {
-                restore_stream(ground, partition, &examined, healer).await?;
-            }
-            (EntityResult::Unchanged, None, String::new())
+        } => return Err(beginning_lost(entity)),
+        Verdict::Drift { reason, detail, .. } if examined.refolded.document.is_empty() => {
+            (EntityResult::Removed, Some(*reason), detail.clone())
         }
-        Verdict::Drift { reason, detail, .. } => {
-            if intention == Intention::Repair {
-                let healing = heal(ground, partition, one, healer).await?;
-                records += healing.records;
-                if let Some((_, Repaired::BeginningLost(_))) = healing.entities.first() {
-                    return Err(beginning_lost(&examined));
-                }
-            }
-            let result = if examined.refolded.document.is_empty() {
-                EntityResult::Removed
-            } else {
-                EntityResult::Rebuilt
-            };
-            (result, Some(*reason), detail.clone())
-        }
+        Verdict::Drift { reason, detail, .. } => (EntityResult::Rebuilt, Some(*reason), detail.clone()),
     };
     let document = &examined.refolded.document;
-    Ok(Some(EntityReplay {
+    let mut replay = EntityReplay {
         document_id: entity.document_id(),
         partition: partition.0,
         result,
@@ -124,10 +99,46 @@ pub async fn replay_entity(
         detail,
         offset: document.offset().map(|offset| offset.0),
         events: document.seq(),
-        records,
-        differences: changes(&examined, healer),
-        milliseconds: milliseconds(began.elapsed()),
-    }))
+        records: 0,
+        differences: changes(&examined, healer.now),
+        milliseconds: 0.0,
+    };
+    match (intention, result) {
+        (Intention::Look, _) => {}
+        (Intention::Repair, EntityResult::Unchanged) => {
+            restore_stream(ground, partition, &examined, healer).await?;
+        }
+        (Intention::Repair, _) => {
+            let healing = heal_examined(ground, partition, examined, healer).await?;
+            records += healing.records;
+            if let Some((_, Repaired::BeginningLost(_))) = healing.entities.first() {
+                return Err(beginning_lost(entity));
+            }
+        }
+    }
+    replay.records = records;
+    replay.milliseconds = milliseconds(began.elapsed());
+    Ok(Some(replay))
+}
+
+/// Reads its own part of the log; all of the log if what is stored is wrong, for then it may also be wrong about where
+/// that part is. Returns the number of records read too.
+async fn look(
+    ground: &Ground,
+    partition: PartitionId,
+    entity: &Entity,
+    pace: Pace,
+) -> Result<(Examined, u64), RepairError> {
+    let one = std::slice::from_ref(entity);
+    let near = (Begin::AtFirstOffset, ground.events_kept, pace);
+    let found = examine(ground, partition, one, near).await?;
+    let (examined, records) = (only(found.entities)?, found.records);
+    if !matches!(examined.verdict, Verdict::Drift { .. }) || examined.begin == Begin::AtLogStart {
+        return Ok((examined, records));
+    }
+    let far = (Begin::AtLogStart, ground.events_kept, pace);
+    let again = examine(ground, partition, one, far).await?;
+    Ok((only(again.entities)?, records + again.records))
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -140,8 +151,8 @@ fn only(entities: Vec<Examined>) -> Result<Examined, RepairError> {
 }
 
 /// Fields in which what is stored differs from what the log says.
-pub fn changes(examined: &Examined, healer: &Healer) -> Vec<Difference> {
-    let (entry, _) = entry(examined, healer.now);
+pub(super) fn changes(examined: &Examined, now: Time) -> Vec<Difference> {
+    let (entry, _) = entry(examined, now);
     let before = match &examined.seen {
         Stored::Document { json, .. } => Some(json.as_slice()),
         Stored::Absent | Stored::Lost => None,
@@ -150,8 +161,8 @@ pub fn changes(examined: &Examined, healer: &Healer) -> Vec<Difference> {
     differences(before, entry.becomes.as_ref().map(|healthy| healthy.json.as_slice()))
 }
 
-fn beginning_lost(examined: &Examined) -> RepairError {
-    let name = examined.entity.document_id();
+fn beginning_lost(entity: &Entity) -> RepairError {
+    let name = entity.document_id();
     RepairError::Refused(format!(
         "{name} cannot be rebuilt: its first events may be gone from the log; it was left as it is"
     ))

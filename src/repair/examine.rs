@@ -5,15 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use super::ground::{Ground, Pace, read_log};
 use super::site::RepairError;
+use super::verdict::{Verdict, is_cut, judge};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::document::{Document, Unreadable};
-use crate::pure::drift::Reason;
 use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
-use crate::pure::refold::{Refold, Refolded, Want};
+use crate::pure::refold::{KeptEvent, Refold, Refolded, Want};
 use crate::store::Stored;
 
 /// Where a fold begins.
@@ -37,39 +38,12 @@ pub struct Examined {
     pub parked: Option<Offset>,
     /// The checkpoint of the same instant.
     pub checkpoint: Option<Checkpoint>,
+    /// Where the fold began.
+    pub begin: Begin,
     /// What the log says of it.
     pub refolded: Refolded<()>,
     /// What follows.
     pub verdict: Verdict,
-}
-
-/// What an examination found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The document is what the log says.
-    Clean,
-    /// Neither log nor store know the entity.
-    Unknown,
-    /// The log has lost the document's beginning; the document is whole in itself.
-    Unverifiable,
-    /// It is not what the log says.
-    Drift {
-        /// Why.
-        reason: Reason,
-        /// In words; may be empty.
-        detail: String,
-        /// Whether the log still has all that it takes to put it right.
-        rebuild: Rebuild,
-    },
-}
-
-/// Whether a document can be made from the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rebuild {
-    /// From its first event on.
-    Possible,
-    /// Its first events may be gone from the log.
-    BeginningLost,
 }
 
 /// What a part of the log was read for it.
@@ -112,18 +86,22 @@ pub async fn examine(
             until: end,
             split: split.map_or(NextOffset::START, |offset| NextOffset(offset.0)),
         };
-        let mut from = first;
-        if begin == Begin::AtFirstOffset
-            && let (Some(Ok(document)), Some(index), None) = (&document, index, split)
-        {
-            from = document
-                .first_offset()
-                .map_or(first, |offset| NextOffset(offset.0).max(first));
-            want.until = index.next().min(end);
+        let (mut from, mut start) = (first, Begin::AtLogStart);
+        match (&document, index) {
+            (Some(Ok(document)), _) if is_cut(document, first) => {
+                let events = kept(ground, partition, document, events_kept).await?;
+                refold.want_onto(document.clone(), events, want, read.len());
+            }
+            (Some(Ok(document)), Some(index)) if begin == Begin::AtFirstOffset && split.is_none() => {
+                from = document.first_offset().map_or(first, |offset| NextOffset(offset.0));
+                want.until = index.next().min(end);
+                start = Begin::AtFirstOffset;
+                refold.want(entity.clone(), want, read.len());
+            }
+            _ => refold.want(entity.clone(), want, read.len()),
         }
         range = (range.0.min(from), range.1.max(want.until));
-        refold.want(entity.clone(), want, read.len());
-        read.push((seen, index, document));
+        read.push((seen, index, document, start));
     }
     let (records, mut folded) = fold(ground, partition, range, pace, refold).await?;
     folded.sort_by_key(|one| one.tag);
@@ -131,7 +109,7 @@ pub async fn examine(
         .iter()
         .zip(read)
         .zip(folded)
-        .map(|((entity, (seen, index, document)), one)| {
+        .map(|((entity, (seen, index, document, start)), one)| {
             let parked = parked.get(entity).copied();
             Examined {
                 verdict: judge(&seen, document.as_ref(), index, parked, &one.document, first),
@@ -140,6 +118,7 @@ pub async fn examine(
                 index,
                 parked,
                 checkpoint: peeked.checkpoint.clone(),
+                begin: start,
                 refolded: untagged(one),
             }
         });
@@ -147,6 +126,30 @@ pub async fn examine(
         entities: examined.collect(),
         records,
     })
+}
+
+/// The last events of a stream that a document includes.
+async fn kept(
+    ground: &Ground,
+    partition: PartitionId,
+    document: &Document,
+    most: usize,
+) -> Result<Vec<KeptEvent>, RepairError> {
+    if most == 0 {
+        return Ok(Vec::new());
+    }
+    let (entity, seq) = (document.entity(), document.seq());
+    let after = seq.saturating_sub(most as u64);
+    let stored = ground
+        .store
+        .events(partition, entity, after, most, Duration::ZERO)
+        .await?;
+    let included = stored.into_iter().filter(|event| event.seq <= seq);
+    let kept = included.map(|event| KeptEvent {
+        seq: event.seq,
+        json: event.json,
+    });
+    Ok(kept.collect())
 }
 
 async fn fold(
@@ -190,95 +193,6 @@ pub fn parse(entity: &Entity, partition: PartitionId, seen: &Stored) -> Option<R
             Some(document.map(|(document, _)| document))
         }
         Stored::Absent | Stored::Lost | Stored::Unreadable(_) => None,
-    }
-}
-
-/// What is stored against what the log, which begins at `first`, says.
-fn judge(
-    seen: &Stored,
-    document: Option<&Result<Document, Unreadable>>,
-    index: Option<Offset>,
-    parked: Option<Offset>,
-    folded: &Document,
-    first: NextOffset,
-) -> Verdict {
-    let began = match document {
-        Some(Ok(document)) => document.first_offset(),
-        _ => None,
-    };
-    if began.is_some_and(|began| first.is_past(began)) && parked.is_none() {
-        return Verdict::Unverifiable;
-    }
-    if folded.is_empty() && *seen == Stored::Absent && index.is_none() {
-        return Verdict::Unknown;
-    }
-    let whole_log = first == NextOffset::START;
-    let known_to_begin = began.is_some_and(|began| !first.is_past(began));
-    let rebuild = if whole_log || known_to_begin || (!folded.is_empty() && folded.has_beginning()) {
-        Rebuild::Possible
-    } else {
-        Rebuild::BeginningLost
-    };
-    let Some((reason, detail)) = difference(seen, document, index, folded, rebuild) else {
-        return match parked {
-            None => Verdict::Clean,
-            Some(offset) => Verdict::Drift {
-                reason: Reason::DocumentCorrupt,
-                detail: format!("parked: its events from offset {offset} on wait for a repair"),
-                rebuild,
-            },
-        };
-    };
-    let detail = match parked {
-        Some(offset) => format!("{detail}; parked since offset {offset}"),
-        None => detail,
-    };
-    Verdict::Drift {
-        reason,
-        detail,
-        rebuild,
-    }
-}
-
-fn difference(
-    seen: &Stored,
-    document: Option<&Result<Document, Unreadable>>,
-    index: Option<Offset>,
-    folded: &Document,
-    rebuild: Rebuild,
-) -> Option<(Reason, String)> {
-    let nothing_in_log = folded.is_empty() && rebuild == Rebuild::Possible;
-    match (seen, document) {
-        (Stored::Absent, _) => Some((Reason::MissingDocument, "the log has events of it".to_owned())),
-        _ if nothing_in_log => Some((Reason::UnexpectedDocument, "the log has no event of it".to_owned())),
-        (Stored::Lost, _) => Some((
-            Reason::MissingDocument,
-            "the index knows it, its document is not there".to_owned(),
-        )),
-        (Stored::Unreadable(detail), _) => Some((Reason::DocumentCorrupt, (*detail).to_owned())),
-        (_, Some(Err(unreadable @ Unreadable::Altered))) => Some((Reason::SummaryHashMismatch, unreadable.to_string())),
-        (_, Some(Err(unreadable))) => Some((Reason::DocumentCorrupt, unreadable.to_string())),
-        (_, Some(Ok(document))) if document != folded => Some((Reason::SummaryHashMismatch, told(document, folded))),
-        _ if index.is_none() => Some((Reason::MissingDocument, "the index does not know it".to_owned())),
-        _ if index != folded.offset() => Some((
-            Reason::SummaryHashMismatch,
-            format!("its place in the index is {}", index.map_or(0, |index| index.0)),
-        )),
-        _ => None,
-    }
-}
-
-fn told(document: &Document, folded: &Document) -> String {
-    let place = |document: &Document| {
-        document
-            .offset()
-            .map_or_else(|| "none".to_owned(), |offset| offset.to_string())
-    };
-    let (stored, log) = (place(document), place(folded));
-    if stored == log {
-        "it is not the fold of its events".to_owned()
-    } else {
-        format!("it ends at offset {stored}, its events at {log}")
     }
 }
 

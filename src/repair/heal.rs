@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use super::examine::{Begin, Examined, Rebuild, Verdict, examine};
+use super::examine::{Begin, Examined, examine};
 use super::ground::{Ground, Pace};
 use super::site::RepairError;
+use super::verdict::{Rebuild, Verdict};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::drift::Reason;
 use crate::pure::entity::Entity;
@@ -90,6 +91,25 @@ pub async fn heal(
         }
     }
     Ok(healing)
+}
+
+/// Puts an entity right as it was examined; if it has changed since, as [`heal`] does.
+///
+/// # Errors
+/// As [`heal`].
+pub(super) async fn heal_examined(
+    ground: &Ground,
+    partition: PartitionId,
+    examined: Examined,
+    healer: &Healer,
+) -> Result<Healing, RepairError> {
+    let entity = examined.entity.clone();
+    let mut healing = Healing::default();
+    let changed = write(ground, partition, vec![examined], (healer, None), &mut healing).await?;
+    if changed.is_empty() {
+        return Ok(healing);
+    }
+    heal(ground, partition, &[entity], healer).await
 }
 
 /// Looks and writes a few times; returns those that changed each time.

@@ -20,23 +20,39 @@ use crate::store::Stored;
 /// Entities of one page.
 const PAGE: usize = 1_000;
 
+/// Entities of a slice told by name.
+const NAMED: usize = 1_000;
+
 /// What a stored document is, in a few bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint {
     hash: u128,
     state: u32,
+    /// Whether the log has all of its events.
+    is_whole: bool,
 }
 
 impl Fingerprint {
     pub(super) fn of(document: &Document, room: &mut Vec<u8>) -> Self {
         let hash = refold::hash(document, room);
         room.clear();
-        document.write_state(room);
+        let has_state = document.write_state(room);
         Self {
             hash,
-            state: crc32c::crc32c(room),
+            state: checksum(has_state.then_some(room)),
+            is_whole: true,
         }
     }
+
+    /// Whether a document of this fingerprint is not what `folded` says it is.
+    pub(super) fn differs(self, folded: &Document, room: &mut Vec<u8>) -> bool {
+        self.is_whole && self != Self::of(folded, room)
+    }
+}
+
+/// Of the state as it is kept; 0: there is none.
+fn checksum(state: Option<&[u8]>) -> u32 {
+    state.map_or(0, |state| crc32c::crc32c(state).max(1))
 }
 
 /// One partition as it is audited.
@@ -47,6 +63,8 @@ pub(super) struct Scope<'a> {
     pub(super) slice: &'a Slice,
     /// The log's first offset.
     pub(super) first: NextOffset,
+    /// Only documents whose last event is there or later, and parked ones.
+    pub(super) since: NextOffset,
     /// The checkpoint, read before the listing.
     pub(super) checkpoint: &'a Checkpoint,
     pub(super) pace: Pace,
@@ -58,9 +76,15 @@ pub(super) struct Listed {
     pub(super) suspects: BTreeSet<Entity>,
     /// Past the last offset that any document names.
     pub(super) end: NextOffset,
+    /// Where the oldest of them begins.
+    pub(super) begin: NextOffset,
+    /// How many begin before `since`.
+    pub(super) old: u64,
     pub(super) documents: u64,
     pub(super) unverifiable: u64,
     pub(super) sequence_gaps: u64,
+    /// The first of those that are unverifiable.
+    pub(super) beginning_lost: Vec<Entity>,
     parked: BTreeMap<Entity, Offset>,
     room: Vec<u8>,
 }
@@ -76,14 +100,17 @@ impl Scope<'_> {
             refold: Refold::new(self.partition, self.rules, 0),
             suspects: BTreeSet::new(),
             end: self.checkpoint.next,
+            begin: self.checkpoint.next,
+            old: 0,
             documents: 0,
             unverifiable: 0,
             sequence_gaps: 0,
+            beginning_lost: Vec::new(),
             parked: store.parked(self.partition).await?.into_iter().collect(),
             room: Vec::new(),
         };
         for kind in Kind::ALL {
-            let (mut from, mut limit, mut stop) = (NextOffset::START, PAGE, None);
+            let (mut from, mut limit, mut stop) = (self.since, PAGE, None);
             loop {
                 let began = Instant::now();
                 let page = store.indexed(self.partition, kind, from, limit).await?;
@@ -158,11 +185,21 @@ impl Scope<'_> {
             return listed.suspect(entity.clone());
         }
         if self.first.is_past(began) {
+            // Its events are read all the same: one past its offset tells that it is stale.
             listed.unverifiable += u64::from(is_new);
-            return listed.refold.pass_over(entity.clone());
+            if is_new && listed.beginning_lost.len() < NAMED {
+                listed.beginning_lost.push(entity.clone());
+            }
         }
-        let fingerprint = Fingerprint::of(&document, &mut listed.room);
+        let is_whole = !self.first.is_past(began);
+        let fingerprint = Fingerprint {
+            is_whole,
+            state: checksum(seen.state()),
+            ..Fingerprint::of(&document, &mut listed.room)
+        };
         listed.end = listed.end.max(offset.next());
+        listed.begin = listed.begin.min(NextOffset(began.0));
+        listed.old += u64::from(is_new && self.since.is_past(began));
         listed
             .refold
             .want(entity.clone(), Want::until(offset.next()), fingerprint);

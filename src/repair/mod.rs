@@ -15,14 +15,16 @@ mod rewind;
 mod site;
 mod standing;
 mod survey;
+mod verdict;
 
-pub use self::audit::{AuditRequest, audit};
+pub use self::audit::{AuditRequest, Forecast, ForecastPartition, Stretch, audit, forecast};
 pub use self::choose::{Choice, From};
 pub use self::entity::{EntityReplay, EntityResult, Intention, replay_entity};
-pub use self::examine::{Begin, Examined, Rebuild, Verdict, examine};
+pub use self::examine::{Begin, Examined, examine};
 pub use self::ground::{Ground, Pace};
 pub use self::heal::{Healer, Healing, Repaired, heal};
 pub use self::report::{AuditProgress, AuditRepair, AuditReport, DRIFT_MAX, DriftRow, PartitionAudit, drift_row};
 pub use self::rewind::{Progress, rewind};
 pub use self::site::{RepairError, Site, describe, operator};
 pub use self::survey::{compare, last_record_of};
+pub use self::verdict::{Rebuild, Verdict};

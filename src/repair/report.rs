@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::examine::{Examined, Rebuild, Verdict};
-use crate::pure::drift::Reason;
+use super::examine::Examined;
+use super::verdict::{Rebuild, Verdict};
+use crate::pure::drift::{Difference, Reason, Summary};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::PartitionId;
 
@@ -26,6 +27,9 @@ pub struct DriftRow {
     pub repairable: bool,
     /// Whether its events wait for a repair.
     pub parked: bool,
+    /// Fields in which it is not what the log says; of the first rows only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
 }
 
 impl DriftRow {
@@ -65,8 +69,12 @@ pub struct AuditReport {
     pub drift: Vec<DriftRow>,
     /// There were more than are listed: the audit stopped looking.
     pub truncated: bool,
+    /// What putting it right changes, field by field.
+    pub changes: Summary,
     /// Documents whose first events are gone from the log.
     pub unverifiable: u64,
+    /// The first of them by name.
+    pub unverifiable_documents: Vec<String>,
     /// Documents with sequences that never came: not drift, the producers' loss.
     pub sequence_gaps: u64,
     /// What a repair came to; null if none was asked for.
@@ -129,5 +137,6 @@ pub fn drift_row(partition: PartitionId, examined: &Examined) -> Option<DriftRow
         offset: examined.refolded.document.offset().map(|offset| offset.0),
         repairable: *rebuild == Rebuild::Possible,
         parked: examined.parked.is_some(),
+        differences: Vec::new(),
     })
 }

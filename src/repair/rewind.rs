@@ -21,7 +21,7 @@ use crate::pure::refold::{Refold, Refolded, Want};
 use crate::store::StoreError;
 
 /// Entities put back by one pass over the log: a bound on memory.
-const SLICE_ENTITIES: usize = 20_000;
+pub(super) const SLICE_ENTITIES: usize = 20_000;
 /// Entities read or written by one call to the store.
 const CHUNK_ENTITIES: usize = 1_000;
 /// Marks looked at for a lower one.

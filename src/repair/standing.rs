@@ -19,6 +19,8 @@ pub(super) enum Standing {
         first: NextOffset,
         /// The store's checkpoint.
         checkpoint: Box<Checkpoint>,
+        /// The store lost writes, and nobody has redone them yet: in words.
+        rolled_back: Option<String>,
     },
     /// They do not: a row of the recovery table applies to the partition as a whole.
     Drift {
@@ -37,8 +39,10 @@ pub(super) enum Standing {
 /// Log or store do not answer; a rewind is under way.
 pub(super) async fn standing(ground: &Ground, partition: PartitionId) -> Result<Standing, RepairError> {
     let (log, store) = (&*ground.log, &*ground.store);
+    // Before the checkpoint: a group's offset follows it.
+    let group = log.group_offset(partition).await?;
     let Some(checkpoint) = store.checkpoint(partition).await? else {
-        return Ok(match log.group_offset(partition).await? {
+        return Ok(match group {
             None => Standing::Untouched,
             Some(_) => Standing::Drift {
                 reason: Reason::SinkLost,
@@ -47,12 +51,7 @@ pub(super) async fn standing(ground: &Ground, partition: PartitionId) -> Result<
             },
         });
     };
-    let intent = Intent::parse(&checkpoint.intent);
-    if intent.map_or(true, |intent| intent.as_ref().is_some_and(Intent::is_under_way)) {
-        return Err(RepairError::Refused(format!(
-            "partition {partition}: a rewind is under way; ask again when it is done (`khala status`)"
-        )));
-    }
+    check_intent(partition, &checkpoint)?;
     let bounds = log.bounds(partition).await?;
     let last = last_record_of(log, partition, &checkpoint, (bounds.first, bounds.end)).await?;
     let (reason, detail) = if checkpoint.projection_version != PROJECTION_VERSION {
@@ -71,8 +70,13 @@ pub(super) async fn standing(ground: &Ground, partition: PartitionId) -> Result<
         );
         (Reason::RetentionGap, detail)
     } else {
+        let ahead = group.filter(|group| *group > checkpoint.next);
+        let alone = checkpoint.intent.is_empty() && store.owner(partition).await?.is_none();
         return Ok(Standing::Ready {
             first: bounds.first,
+            rolled_back: ahead.filter(|_| alone).map(|group| {
+                format!("the group has read up to {group}, the store has less: `khala serve` redoes the rest")
+            }),
             checkpoint: Box::new(checkpoint),
         });
     };
@@ -81,4 +85,29 @@ pub(super) async fn standing(ground: &Ground, partition: PartitionId) -> Result<
         detail,
         offset: Some(checkpoint.next.0),
     })
+}
+
+/// The log's first offset and the checkpoint, whatever they say of each other; `None`: nobody has projected it yet.
+///
+/// # Errors
+/// As [`standing`].
+pub(super) async fn within(
+    ground: &Ground,
+    partition: PartitionId,
+) -> Result<Option<(NextOffset, Checkpoint)>, RepairError> {
+    let Some(checkpoint) = ground.store.checkpoint(partition).await? else {
+        return Ok(None);
+    };
+    check_intent(partition, &checkpoint)?;
+    Ok(Some((ground.log.bounds(partition).await?.first, checkpoint)))
+}
+
+fn check_intent(partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), RepairError> {
+    let intent = Intent::parse(&checkpoint.intent);
+    if intent.map_or(true, |intent| intent.as_ref().is_some_and(Intent::is_under_way)) {
+        return Err(RepairError::Refused(format!(
+            "partition {partition}: a rewind is under way; ask again when it is done (`khala status`)"
+        )));
+    }
+    Ok(())
 }

@@ -30,6 +30,14 @@ pub(super) async fn replay(State(app): State<App>, body: Bytes) -> Result<Respon
     let from: Result<From, String> = request.from.parse();
     from.map_err(|problem| HttpError::bad_request("bad_request", problem))?;
     let access = app.access.clone();
+    if request.dry_run {
+        return Ok(lines(async move |sender: mpsc::Sender<Bytes>| {
+            let progress = sender.clone();
+            let watch = move |now: AuditProgress| _ = progress.try_send(line(&now));
+            let forecast = access.forecast(&request, &watch).await;
+            let _ = sender.send(last_line(forecast)).await;
+        }));
+    }
     Ok(lines(async move |sender: mpsc::Sender<Bytes>| {
         let progress = sender.clone();
         let mut told = move |now: ReplayProgress| _ = progress.try_send(line(&now));

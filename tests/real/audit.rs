@@ -17,11 +17,11 @@ use crate::support::redis_server::Keeps;
 
 const PARTITIONS: u32 = 4;
 
-fn code(output: &Output) -> i32 {
+pub fn code(output: &Output) -> i32 {
     output.status.code().expect("it ended by itself")
 }
 
-fn audit(world: &World, args: &[&str]) -> (i32, Value) {
+pub fn audit(world: &World, args: &[&str]) -> (i32, Value) {
     let args: Vec<&str> = ["audit", "--json"].iter().chain(args).copied().collect();
     let output = run(&world.cluster, &args, "");
     let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
@@ -33,7 +33,7 @@ fn audit(world: &World, args: &[&str]) -> (i32, Value) {
     (code(&output), report)
 }
 
-fn told(report: &Value) -> Told {
+pub fn told(report: &Value) -> Told {
     let rows = report["drift"].as_array().expect("a list");
     rows.iter()
         .map(|row| {
@@ -147,7 +147,16 @@ fn in_little_memory_it_takes_more_passes_and_finds_the_same() {
     let expected = spoiler.told;
     let (_, whole) = audit(&world, &[]);
     assert_eq!((told(&whole), &whole["slices"]), (expected.clone(), &json!(1)));
-    // The least memory that is legal holds them all: 1 MiB.
+    let (_, cut) = audit(&world, &["--audit-memory", "64KiB"]);
+    assert_eq!(told(&cut), expected);
+    assert_eq!(cut["documents"], whole["documents"]);
+    assert!(
+        cut["slices"].as_u64() > Some(1),
+        "{} documents, {}",
+        cut["documents"],
+        cut["slices"]
+    );
+    assert!(cut["memory_bytes"].as_u64() < whole["memory_bytes"].as_u64());
     let (_, sampled) = audit(&world, &["--sample", "0.4"]);
     let (some, documents) = (told(&sampled), sampled["documents"].as_u64().expect("a number"));
     assert!(some.is_subset(&expected), "{some:?}");

@@ -30,9 +30,14 @@ impl Copy {
         format!("{}/{}", self.kind().trim_end_matches("_summary"), self.id())
     }
 
-    fn offset(&self) -> String {
+    pub fn offset(&self) -> String {
         let value: Value = serde_json::from_str(&self.text).expect("JSON");
         value["runtime_source"]["offset"].to_string()
+    }
+
+    pub fn first_offset(&self) -> u64 {
+        let value: Value = serde_json::from_str(&self.text).expect("JSON");
+        value["runtime_source"]["first_offset"].as_u64().expect("a number")
     }
 }
 
@@ -67,7 +72,7 @@ pub fn documents(world: &World) -> BTreeMap<String, Copy> {
 }
 
 /// A changed document with the hash that its content asks for.
-fn rehashed(text: &str, change: impl Fn(&mut Value)) -> String {
+pub fn rehashed(text: &str, change: impl Fn(&mut Value)) -> String {
     let mut value: Value = serde_json::from_str(text).expect("JSON");
     change(&mut value);
     let object = value.as_object_mut().expect("an object");
@@ -97,7 +102,7 @@ impl Spoiler<'_> {
         self.world.key(of.partition, &format!("{rest}{}", of.name))
     }
 
-    fn index(&self, of: &Copy) -> String {
+    pub fn index(&self, of: &Copy) -> String {
         self.world.key(of.partition, &format!("index:{}", of.kind()))
     }
 
@@ -111,7 +116,7 @@ impl Spoiler<'_> {
     }
 
     /// An older copy, with its state.
-    fn set_back(&mut self, old: &Copy) {
+    pub fn set_back(&mut self, old: &Copy) {
         self.set(old, &old.text, "summary_hash_mismatch");
         let mut command = redis::cmd("DEL");
         if let Some(state) = &old.state {

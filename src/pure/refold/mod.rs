@@ -6,6 +6,7 @@
 mod slice;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 
 use hashbrown::HashMap;
 
@@ -70,9 +71,9 @@ pub struct Refolded<T> {
 pub struct Fed<T> {
     /// Entities at their ends.
     pub done: Vec<Refolded<T>>,
-    /// Entities that nobody wanted and that have an event below the watched bound; each is told once.
+    /// Entities that nobody wanted and that have an event in the watched range; each is told once.
     pub unknown: Vec<(Entity, Offset)>,
-    /// Entities that were handed out and have an event past their end and below the watched bound, accepted or not;
+    /// Entities that were handed out and have an event past their end and before the range's, accepted or not;
     /// each is told once.
     pub later: Vec<(Entity, Offset)>,
 }
@@ -113,7 +114,7 @@ pub struct Refold<T> {
     setup: Setup,
     entries: HashMap<Entity, Entry<T>>,
     open: usize,
-    watched: Option<(NextOffset, Slice)>,
+    watched: Option<(Range<NextOffset>, Slice)>,
     bytes: usize,
 }
 
@@ -147,17 +148,36 @@ impl<T> Refold<T> {
         let bytes = entry_bytes::<T>(&entity);
         let wanted = Wanted { want, tag, fold: None };
         let before = self.entries.insert(entity, Entry::Wanted(wanted));
-        if before.is_none() {
-            self.bytes += bytes;
+        match &before {
+            None => self.bytes += bytes,
+            Some(Entry::Wanted(Wanted { fold: Some(fold), .. })) => self.bytes -= fold.bytes,
+            Some(_) => {}
         }
         if !matches!(before, Some(Entry::Wanted(_))) {
             self.open += 1;
         }
     }
 
-    /// Tells of entities of `slice` too that nobody wants and that have an event below `bound`.
-    pub fn watch_below(&mut self, bound: NextOffset, slice: Slice) {
-        self.watched = Some((bound, slice));
+    /// As [`Self::want`], for an entity whose beginning the log has lost: what is in `document` is believed, with the
+    /// last of its `events`, and what comes behind it is folded in.
+    pub fn want_onto(&mut self, document: Document, events: Vec<KeptEvent>, want: Want, tag: T) {
+        let entity = document.entity().clone();
+        let mut fold = Fold::new(&entity, self.setup.partition);
+        fold.document = document;
+        for event in events {
+            fold.keep(event, self.setup.events_kept);
+        }
+        fold.bytes = fold.bytes();
+        self.want(entity.clone(), want, tag);
+        if let Some(Entry::Wanted(wanted)) = self.entries.get_mut(&entity) {
+            self.bytes += fold.bytes;
+            wanted.fold = Some(Box::new(fold));
+        }
+    }
+
+    /// Tells of entities of `slice` too that nobody wants and that have an event in `range`.
+    pub fn watch(&mut self, range: Range<NextOffset>, slice: Slice) {
+        self.watched = Some((range, slice));
     }
 
     /// Tells nothing of this entity, whatever the log has of it. Before the first record.
@@ -165,7 +185,10 @@ impl<T> Refold<T> {
         let bytes = entry_bytes::<T>(&entity);
         match self.entries.insert(entity, Entry::Done { told: true }) {
             None => self.bytes += bytes,
-            Some(Entry::Wanted(_)) => self.open -= 1,
+            Some(Entry::Wanted(wanted)) => {
+                self.bytes -= wanted.fold.map_or(0, |fold| fold.bytes);
+                self.open -= 1;
+            }
             Some(Entry::Done { .. }) => {}
         }
     }
@@ -198,17 +221,7 @@ impl<T> Refold<T> {
             };
             match self.entries.get_key_value_mut(key) {
                 Some((_, Entry::Done { told: true })) => {}
-                Some((entity, Entry::Done { told })) => {
-                    if self
-                        .watched
-                        .as_ref()
-                        .is_some_and(|(bound, _)| bound.is_past(record.offset))
-                        && self.setup.is_event(&record)
-                    {
-                        *told = true;
-                        fed.later.push((entity.clone(), record.offset));
-                    }
-                }
+                Some((_, Entry::Done { told: false })) => fed.later.extend(self.later(key, &record)),
                 Some((entity, Entry::Wanted(wanted))) => {
                     let until = wanted.want.until;
                     if until.is_past(record.offset) {
@@ -217,6 +230,9 @@ impl<T> Refold<T> {
                     }
                     if record.offset.next() >= until {
                         fed.done.extend(self.hand_out(key));
+                    }
+                    if !until.is_past(record.offset) {
+                        fed.later.extend(self.later(key, &record));
                     }
                 }
                 None => fed.unknown.extend(self.unknown(key, &record)),
@@ -262,10 +278,22 @@ impl<T> Refold<T> {
         })
     }
 
-    /// An entity that nobody wants, if this record is an event of it below the watched bound.
+    /// An entity that was handed out, if this record is an event of it before the end of what is watched.
+    fn later(&mut self, key: &str, record: &Record<'_>) -> Option<(Entity, Offset)> {
+        let (range, _) = self.watched.as_ref()?;
+        if !range.end.is_past(record.offset) || !self.setup.is_event(record) {
+            return None;
+        }
+        let (entity, entry) = self.entries.get_key_value_mut(key)?;
+        *entry = Entry::Done { told: true };
+        Some((entity.clone(), record.offset))
+    }
+
+    /// An entity that nobody wants, if this record is an event of it in the watched range.
     fn unknown(&mut self, key: &str, record: &Record<'_>) -> Option<(Entity, Offset)> {
-        let (bound, slice) = self.watched.as_ref()?;
-        if !bound.is_past(record.offset) || !slice.contains(key.as_bytes()) {
+        let (range, slice) = self.watched.as_ref()?;
+        let inside = range.end.is_past(record.offset) && !range.start.is_past(record.offset);
+        if !inside || !slice.contains(key.as_bytes()) {
             return None;
         }
         let entity = Entity::parse(key).filter(|_| self.setup.is_event(record))?;

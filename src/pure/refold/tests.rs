@@ -91,7 +91,7 @@ proptest! {
         let log = messy_log(&mut dice, 250);
         let mut refold: Refold<u64> = Refold::new(PARTITION, rules(), 0);
         refold.want(entity("run/a"), Want::until(NextOffset(0)), 0);
-        refold.watch_below(NextOffset(bound), Slice::ALL);
+        refold.watch(NextOffset::START..NextOffset(bound), Slice::ALL);
         let (_, unknown) = run(&mut refold, &log, &mut dice);
         let told: Vec<&str> = unknown.iter().map(|(entity, _)| entity.subject()).collect();
         let (documents, _) = fold(&log, NextOffset(bound));
@@ -139,7 +139,7 @@ fn an_event_past_the_end_of_one_handed_out_is_told_once() {
     }
     refold.pass_over(entity("run/c"));
     refold.pass_over(entity("run/d"));
-    refold.watch_below(NextOffset(200), Slice::ALL);
+    refold.watch(NextOffset::START..NextOffset(200), Slice::ALL);
     let fed: Vec<_> = batches(&log, &mut dice)
         .iter()
         .map(|records| refold.feed(records))

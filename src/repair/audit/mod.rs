@@ -3,16 +3,19 @@
 //! Invariant: no false alarm and no false peace. What looks wrong is examined again, alone and at one instant, before
 //! it is told. What counts as known was listed after the checkpoint that the log is searched up to.
 
+mod findings;
+mod forecast;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::examine::{Begin, Verdict, examine};
+pub use self::forecast::{Forecast, ForecastPartition, Stretch, forecast};
 use super::ground::{Ground, Pace, read_log};
 use super::listing::{Fingerprint, Listed, Scope, TooLarge};
-use super::report::{AuditProgress, AuditReport, DRIFT_MAX, DriftRow, PartitionAudit, drift_row};
+use super::report::{AuditProgress, AuditReport, DRIFT_MAX, DriftRow};
 use super::site::RepairError;
-use super::standing::{Standing, standing};
+use super::standing::{Standing, standing, within};
 use crate::log::LogError;
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::drift::Reason;
@@ -38,8 +41,6 @@ pub struct AuditRequest {
 /// Takes note of how far an audit is.
 pub type Watch<'a> = &'a (dyn Fn(AuditProgress) + Send + Sync);
 
-/// Suspects examined at once.
-const SUSPECTS: usize = 5_000;
 /// How often a log may lose its beginning under an audit.
 const MOVED_MAX: u32 = 3;
 /// What the name of a stray document costs beside its text.
@@ -66,61 +67,34 @@ struct Audit<'a> {
     all: f64,
     /// Where each partition stood when it was begun.
     marks: Vec<(PartitionId, Checkpoint)>,
+    /// Only what a replay from there on touches, by partition; empty: all.
+    since: BTreeMap<PartitionId, NextOffset>,
+    /// Drift that such a replay does not touch.
+    beyond: Vec<DriftRow>,
+    work: Spent,
 }
 
-/// Audits. Nothing is written.
+/// What was done and how long it took, so that more of the same can be foretold.
+#[derive(Default)]
+struct Spent {
+    documents: u64,
+    listing: Duration,
+    records: u64,
+    reading: Duration,
+    /// By partition: where the oldest entity begins, and how many begin before the replay does.
+    old: BTreeMap<PartitionId, (NextOffset, u64)>,
+}
+
+/// Audits. Nothing is written but marks: those of partitions without drift are verified.
 ///
 /// # Errors
-/// Log or store do not answer; the documents are of another projection version.
+/// Log or store do not answer; a rewind is under way.
 pub async fn audit(ground: &Ground, request: &AuditRequest, watch: Watch<'_>) -> Result<AuditReport, RepairError> {
     let began = Instant::now();
-    let mut audit = Audit {
-        ground,
-        request,
-        watch,
-        report: AuditReport::default(),
-        done: 0.0,
-        all: request
-            .slices
-            .iter()
-            .map(|slice| slice.width() as f64)
-            .sum::<f64>()
-            .max(1.0),
-        marks: Vec::new(),
-    };
-    let mut todo = request.slices.clone();
-    let (mut width, mut moved) = (u64::MAX, 0);
-    while let Some(mut slice) = todo.pop() {
-        while slice.width() > width
-            && let Some(upper) = slice.halve()
-        {
-            todo.push(upper);
-        }
-        match audit.slice(&slice).await {
-            Ok(Ok(())) => audit.done += slice.width() as f64 / audit.all,
-            Ok(Err(TooLarge)) => {
-                width = slice.width() / 2;
-                todo.push(slice);
-            }
-            // Retention took the beginning while it was read: what is left is compared anew.
-            Err(RepairError::Log(LogError::Moved { .. })) if moved < MOVED_MAX => {
-                moved += 1;
-                todo.push(slice);
-            }
-            Err(error) => return Err(error),
-        }
-        if audit.report.drift.len() >= DRIFT_MAX {
-            audit.report.truncated = true;
-            break;
-        }
-    }
+    let mut audit = Audit::new(ground, request, watch, BTreeMap::new());
+    audit.run().await?;
     let (mut report, marks) = (audit.report, audit.marks);
-    report.partitions.sort_by_key(|row| row.partition);
-    report
-        .drift
-        .sort_by(|a, b| (a.partition, &a.document_id).cmp(&(b.partition, &b.document_id)));
-    report.clean = report.drift.is_empty();
-    if request.slices == [Slice::ALL] {
+    if request.slices == [Slice::ALL] && !report.truncated {
         for (partition, checkpoint) in marks {
             let row = report.partitions.iter_mut().find(|row| row.partition == partition.0);
             if let Some(row) = row.filter(|row| row.drifted == 0) {
@@ -131,6 +105,69 @@ pub async fn audit(ground: &Ground, request: &AuditRequest, watch: Watch<'_>) ->
     }
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
+}
+
+impl<'a> Audit<'a> {
+    fn new(
+        ground: &'a Ground,
+        request: &'a AuditRequest,
+        watch: Watch<'a>,
+        since: BTreeMap<PartitionId, NextOffset>,
+    ) -> Self {
+        let width = |slice: &Slice| slice.width() as f64;
+        Self {
+            ground,
+            request,
+            watch,
+            report: AuditReport::default(),
+            done: 0.0,
+            all: request.slices.iter().map(width).sum::<f64>().max(1.0),
+            marks: Vec::new(),
+            since,
+            beyond: Vec::new(),
+            work: Spent::default(),
+        }
+    }
+
+    /// All slices, halved where they do not fit.
+    async fn run(&mut self) -> Result<(), RepairError> {
+        let mut todo = self.request.slices.clone();
+        let (mut width, mut moved) = (u64::MAX, 0);
+        while let Some(mut slice) = todo.pop() {
+            while slice.width() > width
+                && let Some(upper) = slice.halve()
+            {
+                todo.push(upper);
+            }
+            let before = self.report.clone();
+            match self.slice(&slice).await {
+                Ok(Ok(())) => self.done += slice.width() as f64 / self.all,
+                Ok(Err(TooLarge)) => {
+                    width = slice.width() / 2;
+                    todo.push(slice);
+                }
+                // Retention took the beginning while it was read: what is left is compared anew.
+                Err(RepairError::Log(LogError::Moved { .. })) if moved < MOVED_MAX => {
+                    moved += 1;
+                    self.report = before;
+                    todo.push(slice);
+                }
+                Err(error) => return Err(error),
+            }
+            if self.report.drift.len() >= DRIFT_MAX {
+                self.report.truncated = true;
+                break;
+            }
+        }
+        let report = &mut self.report;
+        report.partitions.sort_by_key(|row| row.partition);
+        report
+            .drift
+            .sort_by(|a, b| (a.partition, &a.document_id).cmp(&(b.partition, &b.document_id)));
+        report.clean = report.drift.is_empty();
+        report.changes.documents = report.documents;
+        Ok(())
+    }
 }
 
 impl Audit<'_> {
@@ -147,9 +184,12 @@ impl Audit<'_> {
                 continue;
             };
             let scope = self.scope(partition, rules, slice, (first, &checkpoint));
+            let began = Instant::now();
             let Ok(listed) = scope.list(memory).await? else {
                 return Ok(Err(TooLarge));
             };
+            self.work.listing += began.elapsed();
+            self.work.documents += listed.documents;
             memory = memory.saturating_sub(listed.refold.bytes());
             works.push(Work {
                 partition,
@@ -194,6 +234,7 @@ impl Audit<'_> {
             rules,
             slice,
             first,
+            since: self.since.get(&partition).copied().unwrap_or(NextOffset::START),
             checkpoint,
             pace: self.request.pace,
         }
@@ -201,9 +242,21 @@ impl Audit<'_> {
 
     /// Where a partition stands; `None`: nothing can be compared, and the report says why.
     async fn begin(&mut self, partition: PartitionId) -> Result<Option<(NextOffset, Checkpoint)>, RepairError> {
+        if self.since.contains_key(&partition) {
+            return within(self.ground, partition).await;
+        }
         match standing(self.ground, partition).await? {
             Standing::Untouched => Ok(None),
-            Standing::Ready { first, checkpoint } => Ok(Some((first, *checkpoint))),
+            Standing::Ready {
+                first,
+                checkpoint,
+                rolled_back,
+            } => {
+                if let Some(detail) = rolled_back {
+                    self.tell_partition(partition, Reason::SinkRolledBack, detail, Some(checkpoint.next.0));
+                }
+                Ok(Some((first, *checkpoint)))
+            }
             Standing::Drift { reason, detail, offset } => {
                 self.tell_partition(partition, reason, detail, offset);
                 Ok(None)
@@ -216,38 +269,6 @@ impl Audit<'_> {
         only.is_none_or(|only| only.contains(&partition))
     }
 
-    fn tell_partition(&mut self, partition: PartitionId, reason: Reason, detail: String, offset: Option<u64>) {
-        let known = |row: &DriftRow| row.document_id.is_empty() && row.partition == partition.0;
-        if self.report.drift.iter().any(known) {
-            return; // by an earlier slice
-        }
-        self.row(partition).drifted += 1;
-        self.report.drift.push(DriftRow {
-            document_id: String::new(),
-            reason,
-            detail,
-            partition: partition.0,
-            offset,
-            repairable: false,
-            parked: false,
-        });
-    }
-
-    fn row(&mut self, partition: PartitionId) -> &mut PartitionAudit {
-        let rows = &mut self.report.partitions;
-        let at = rows
-            .iter()
-            .position(|row| row.partition == partition.0)
-            .unwrap_or_else(|| {
-                rows.push(PartitionAudit {
-                    partition: partition.0,
-                    ..PartitionAudit::default()
-                });
-                rows.len() - 1
-            });
-        &mut rows[at]
-    }
-
     /// Finds documents by their keys that no index told of; those of partitions that the topic does not have.
     async fn strays(
         &self,
@@ -255,6 +276,9 @@ impl Audit<'_> {
         slice: &Slice,
         (rules, memory): (Rules, usize),
     ) -> Result<Result<BTreeMap<PartitionId, BTreeSet<Entity>>, TooLarge>, RepairError> {
+        if !self.since.is_empty() {
+            return Ok(Ok(BTreeMap::new())); // a replay does not touch them
+        }
         let mut strays: BTreeMap<PartitionId, BTreeSet<Entity>> = BTreeMap::new();
         let mut held = 0;
         let mut visit = |partition: PartitionId, entity: Entity| {
@@ -291,8 +315,13 @@ impl Audit<'_> {
         (memory, done, share): (usize, f64, f64),
     ) -> Result<Result<(), TooLarge>, RepairError> {
         let listed = &mut work.listed;
-        listed.refold.watch_below(work.checkpoint.next, slice.clone());
-        let (from, until) = (work.first, listed.end.max(work.checkpoint.next));
+        let since = self.since.get(&work.partition).copied();
+        let watched = since.unwrap_or(NextOffset::START)..work.checkpoint.next;
+        listed.refold.watch(watched, slice.clone());
+        // A replay believes where documents say that they begin; an audit does not.
+        let from = since.map_or(work.first, |since| listed.begin.min(since).max(work.first));
+        let until = listed.end.max(work.checkpoint.next);
+        let began = Instant::now();
         let (allowed, mut most) = (listed.refold.bytes() + memory, 0);
         let (mut too_large, mut records, mut room) = (false, 0, Vec::new());
         let (watch, before) = (self.watch, &self.report);
@@ -341,57 +370,15 @@ impl Audit<'_> {
                 .suspects
                 .extend(left.into_iter().filter_map(|one| wrong(one, &mut room)));
         }
+        self.work.reading += began.elapsed();
+        self.work.records += read;
         self.report.records += read;
         self.report.memory_bytes = self.report.memory_bytes.max(most as u64);
         Ok(Ok(()))
-    }
-
-    /// Takes a partition's slice into the report.
-    async fn settle(&mut self, work: Work) -> Result<(), RepairError> {
-        let Work {
-            partition,
-            first,
-            checkpoint,
-            listed,
-        } = work;
-        self.report.documents += listed.documents;
-        self.report.unverifiable += listed.unverifiable;
-        self.report.sequence_gaps += listed.sequence_gaps;
-        let row = self.row(partition);
-        row.documents += listed.documents;
-        if row.until == 0 {
-            (row.from, row.until) = (first.0, checkpoint.next.0);
-        }
-        if !self.marks.iter().any(|(known, _)| *known == partition) {
-            self.marks.push((partition, checkpoint));
-        }
-        self.confirm(partition, &listed.suspects).await
-    }
-
-    /// Examines suspects each by itself; what is drift then, is drift.
-    async fn confirm(&mut self, partition: PartitionId, suspects: &BTreeSet<Entity>) -> Result<(), RepairError> {
-        let suspects: Vec<Entity> = suspects.iter().cloned().collect();
-        for chunk in suspects.chunks(SUSPECTS) {
-            let look = (Begin::AtLogStart, 0, self.request.pace);
-            let found = examine(self.ground, partition, chunk, look).await?;
-            self.report.records += found.records;
-            for examined in &found.entities {
-                match &examined.verdict {
-                    Verdict::Clean | Verdict::Unknown => {}
-                    Verdict::Unverifiable => self.report.unverifiable += 1,
-                    Verdict::Drift { .. } if self.report.drift.len() >= DRIFT_MAX => self.report.truncated = true,
-                    Verdict::Drift { .. } => {
-                        self.report.drift.extend(drift_row(partition, examined));
-                        self.row(partition).drifted += 1;
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 }
 
 /// An entity whose document is not the fold up to its own offset.
 fn wrong(one: Refolded<Fingerprint>, room: &mut Vec<u8>) -> Option<Entity> {
-    (Fingerprint::of(&one.document, room) != one.tag).then_some(one.entity)
+    one.tag.differs(&one.document, room).then_some(one.entity)
 }
