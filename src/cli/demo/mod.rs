@@ -1,5 +1,6 @@
 //! `khala demo`: a newcomer's first minute, on the embedded log and store alone. Events with all that goes wrong,
-//! a projector killed on purpose in the middle, its recovery; then every document compared with a fold of the log.
+//! a projector killed on purpose in the middle, its recovery; a replay of everything and an audit; then every document
+//! compared with a fold of the log.
 
 mod child;
 mod events;
@@ -12,10 +13,11 @@ use std::time::{Duration, Instant};
 use super::Context;
 use super::args::DemoArgs;
 use super::exit::{Exit, Failure};
-use crate::access::{Access, Opened, open};
+use crate::access::{Access, AuditOrder, Opened, ReplayReport, ReplayRequest, open};
 use crate::config::{LogTarget, Settings, StoreTarget};
 use crate::log::NewRecord;
 use crate::projector::now_ms;
+use crate::repair::AuditReport;
 
 use self::child::Projector;
 use self::events::Mishaps;
@@ -35,6 +37,8 @@ struct Story {
     applied_at_restart: u64,
     recovery: Duration,
     took: Duration,
+    replay: ReplayReport,
+    audit: AuditReport,
 }
 
 pub(super) async fn run(args: DemoArgs, context: &Context) -> Result<Exit, Failure> {
@@ -50,7 +54,7 @@ pub(super) async fn run(args: DemoArgs, context: &Context) -> Result<Exit, Failu
     refuse_if_in_use(&settings, &args.dir)?;
     let out = context.out;
     out.note(format!("khala demo in {} (seed {seed})", args.dir.display()));
-    let story = tell(seed, &args.dir, context).await?;
+    let mut story = tell(seed, &args.dir, context).await?;
     let access = match open(&settings)? {
         Opened::Direct(access) => access,
         Opened::Running(server) => {
@@ -60,6 +64,7 @@ pub(super) async fn run(args: DemoArgs, context: &Context) -> Result<Exit, Failu
             ));
         }
     };
+    repair(&access, &mut story).await?;
     report::print(&access, &story, &args.dir, out).await
 }
 
@@ -72,6 +77,18 @@ fn refuse_if_in_use(settings: &Arc<Settings>, dir: &Path) -> Result<(), Failure>
         }
     };
     drop(access); // the projector's process takes it
+    Ok(())
+}
+
+/// Puts all documents back to the log's start, redoes them, and audits what came of it.
+async fn repair(access: &Access, story: &mut Story) -> Result<(), Failure> {
+    let all = ReplayRequest {
+        partition: None,
+        from: "earliest".to_owned(),
+        dry_run: false,
+    };
+    story.replay = access.replay(&all, &mut |_| {}).await?;
+    story.audit = access.audit(&AuditOrder::default(), &|_| {}).await?;
     Ok(())
 }
 
@@ -91,6 +108,8 @@ async fn tell(seed: u64, dir: &Path, context: &Context) -> Result<Story, Failure
         applied_at_restart: 0,
         recovery: Duration::ZERO,
         took: Duration::ZERO,
+        replay: ReplayReport::default(),
+        audit: AuditReport::default(),
     };
     let mut projector = Projector::start(dir).await?;
     for (i, chunk) in chunks.iter().enumerate() {

@@ -39,12 +39,13 @@ pub(super) async fn print(access: &Access, story: &Story, dir: &Path, out: Out) 
     }
     let totals = access.status(now_ms()).await?.totals;
     let proof = prove(access).await?;
-    let clean = proof.differing.is_empty();
+    let clean = proof.differing.is_empty() && story.audit.clean;
     if out.json {
         out.value(&json!({
             "seed": story.seed, "directory": dir, "sent": story.sent, "sent_again": story.sent_again,
             "killed_after": story.killed_after, "records": totals.records, "accepted": totals.accepted,
             "duplicates": totals.duplicates, "dead_letters": reasons, "runs": runs.len(), "workers": workers.len(),
+            "replayed": story.replay.records, "audit": story.audit,
             "equal": proof.equal, "differing": proof.differing,
         }));
         return Ok(if clean { Exit::Done } else { Exit::Failed });
@@ -82,6 +83,7 @@ pub(super) async fn print(access: &Access, story: &Story, dir: &Path, out: Out) 
         story.recovery.as_millis(),
         story.applied_at_restart
     ));
+    print_repair(story, out);
     proof
         .differing
         .iter()
@@ -121,6 +123,22 @@ fn print_runs(runs: &[Value], out: Out) {
         .collect();
     rows.sort();
     out.table(&["run", "status", "events", "missing", "late", "last event"], &rows);
+}
+
+fn print_repair(story: &Story, out: Out) {
+    let (replay, audit) = (&story.replay, &story.audit);
+    out.line(format!(
+        "replay    {} records of {} partitions redone from the start in {:.1} s",
+        replay.records,
+        replay.partitions.len(),
+        replay.seconds
+    ));
+    out.line(format!(
+        "audit     {} documents against the log in {:.1} s: {} drifted",
+        audit.documents,
+        audit.seconds,
+        audit.drift.len()
+    ));
 }
 
 fn print_next(run: Option<&Value>, dir: &Path, out: Out) {
