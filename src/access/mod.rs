@@ -25,7 +25,9 @@ pub use self::audits::{AuditOrder, EntityOrder, Watch};
 pub use self::dead_letters::{DeadLetter, Header};
 pub use self::documents::{ListRequest, Page, StreamEvent, with_heartbeat_state};
 pub use self::migrate::{Migration, migrate};
-pub use self::open::{Opened, kafka_settings, open, open_log, open_store, projector_settings, redis_settings};
+pub use self::open::{
+    Opened, instance, kafka_settings, open, open_log, open_store, place, projector_settings, redis_settings,
+};
 pub use self::partitions::PartitionCount;
 pub use self::publish::{Publication, Published, prepare_event};
 pub use self::redrive::{Chosen, Effort, Fate, LETTERS_MAX, RedriveReport, RedriveRequest, RedrivenLetter};
@@ -40,6 +42,7 @@ use crate::pure::entity::Entity;
 use crate::pure::place::PartitionId;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
+use crate::telemetry::messaging::Messaging;
 
 /// What went wrong, by what the caller does about it. The text is for people.
 #[derive(Clone, Debug, thiserror::Error, Serialize, Deserialize)]
@@ -91,6 +94,8 @@ pub struct Serving {
     pub metrics: Arc<Metrics>,
     /// What its background audit does.
     pub audit: Arc<AuditBoard>,
+    /// Its spans.
+    pub spans: Messaging,
 }
 
 /// Log and store behind one door.

@@ -13,6 +13,7 @@ use crate::pure::partition::ShareLimit;
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedSettings as EmbeddedStoreSettings, EmbeddedStore};
 use crate::store::redis::{RedisSettings, RedisStore};
+use crate::telemetry::messaging::Place;
 
 /// What the settings led to.
 pub enum Opened {
@@ -133,4 +134,40 @@ pub fn redis_settings(settings: &Settings, url: &str) -> RedisSettings {
         history_kept: settings.history_kept,
         allow_eviction: settings.allow_eviction,
     }
+}
+
+/// This process' name in leases and telemetry.
+pub fn instance() -> String {
+    let name = std::env::var("KHALA_INSTANCE").or_else(|_| std::env::var("HOSTNAME"));
+    format!("{}-{}", name.unwrap_or_else(|_| "khala".to_owned()), std::process::id())
+}
+
+/// What spans tell of log and store.
+pub fn place(settings: &Settings) -> Place {
+    let (store, store_operation, store_address) = match &settings.store {
+        StoreTarget::Embedded(_) => ("fjall", "commit", None),
+        StoreTarget::Redis(url) => ("redis", "EVALSHA", first_address(url)),
+    };
+    Place {
+        system: match settings.log {
+            LogTarget::Kafka(_) => "kafka",
+            LogTarget::Embedded(_) => "khala",
+        },
+        destination: settings.topic.clone(),
+        group: settings.namespace.clone(),
+        client: instance(),
+        ids: "khala",
+        store,
+        store_operation,
+        store_address,
+    }
+}
+
+/// Host and port of a URL with one node or several; no password comes with them.
+fn first_address(url: &str) -> Option<(String, u16)> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?']).next()?;
+    let nodes = authority.rsplit_once('@').map_or(authority, |(_, nodes)| nodes);
+    let (host, port) = nodes.split(',').next()?.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use opentelemetry::trace::FutureExt;
 use serde::{Deserialize, Serialize};
 
 use super::{Access, AccessError, Serving};
@@ -10,6 +11,7 @@ use crate::log::{LogError, NewRecord, Role};
 use crate::pure::event::{Rejection, decode_structured};
 use crate::pure::place::{Offset, PartitionId};
 use crate::pure::redact::Part;
+use crate::telemetry::messaging::{Messaging, Sending, TRACEPARENT, producer_context, with_traceparent};
 
 /// A legal event on its way.
 #[derive(Clone, Debug)]
@@ -63,6 +65,19 @@ pub fn prepare_event(value: &[u8], settings: &Settings) -> Result<Publication, R
     })
 }
 
+fn sending(spans: &Messaging, records: &[NewRecord]) -> Option<Sending> {
+    let contexts = || {
+        let headers = std::iter::empty();
+        records
+            .iter()
+            .filter_map(move |record| producer_context(headers.clone(), record.value.as_deref()))
+    };
+    let keys = records
+        .iter()
+        .filter_map(|record| std::str::from_utf8(record.key.as_deref()?).ok());
+    spans.sending(records.len(), keys, contexts)
+}
+
 impl Access {
     /// Appends events; returns when the log has each for good or has refused it, in the order given.
     pub async fn publish(&self, publications: Vec<Publication>) -> Vec<Result<Published, AccessError>> {
@@ -72,7 +87,7 @@ impl Access {
             serving.metrics.redacted("publish", redactions);
         }
         let (ids, records): (Vec<_>, Vec<_>) = publications.into_iter().map(|p| (p.id, p.record)).unzip();
-        let results: Vec<Result<_, LogError>> = self.log.append(Role::Events, records).await;
+        let results = self.append(records).await;
         self.count(&results, started.elapsed().as_secs_f64());
         let place = |(id, result): (String, Result<_, LogError>)| {
             result
@@ -84,6 +99,36 @@ impl Access {
                 })
         };
         ids.into_iter().zip(results).map(place).collect()
+    }
+
+    /// The call to the log, inside its span.
+    async fn append(&self, mut records: Vec<NewRecord>) -> Vec<Result<(PartitionId, Offset), LogError>> {
+        let spans = self.serving.as_ref().map(|serving| &serving.spans);
+        let Some(sending) = spans.and_then(|spans| sending(spans, &records)) else {
+            return self.log.append(Role::Events, records).await;
+        };
+        if let Some(traceparent) = sending.traceparent() {
+            records.iter_mut().for_each(|record| self.carry(&traceparent, record));
+        }
+        let appended = self.log.append(Role::Events, records);
+        let results = appended.with_context(sending.context().clone()).await;
+        let error = results.iter().find_map(|result| result.as_ref().err());
+        sending.end(error.map(ToString::to_string).as_deref());
+        results
+    }
+
+    /// The context of the span goes along: in a header, and in the event itself if it names none and has room for it.
+    fn carry(&self, traceparent: &str, record: &mut NewRecord) {
+        record
+            .headers
+            .push((TRACEPARENT.to_owned(), Some(traceparent.as_bytes().to_vec())));
+        let with = record
+            .value
+            .as_deref()
+            .and_then(|value| with_traceparent(value, traceparent));
+        if let Some(with) = with.filter(|with| with.len() <= self.settings.max_event_bytes) {
+            record.value = Some(with);
+        }
     }
 
     fn count(&self, results: &[Result<(PartitionId, Offset), LogError>], seconds: f64) {

@@ -28,13 +28,17 @@ use clap::FromArgMatches;
 use self::args::{Command, ConfigCommand, DeadLettersCommand, TopicsCommand};
 use self::exit::{Exit, Failure};
 use self::out::Out;
+use crate::access::instance;
 use crate::config::{Loaded, load, variables};
+use crate::telemetry::Export;
 
 /// What every command has.
 struct Context {
     loaded: Loaded,
     settings: Arc<crate::config::Settings>,
     out: Out,
+    /// Where telemetry goes: nowhere, but for `serve`.
+    export: Export,
 }
 
 /// Runs the command line of this process.
@@ -60,9 +64,18 @@ fn run(command: Command, flags: &crate::config::Flags, out: Out) -> Result<Exit,
         return completions::run(shell, out);
     }
     let loaded = load(flags, variables()).map_err(Failure::usage)?;
-    crate::telemetry::logs::init();
     let settings = Arc::new(loaded.settings.clone());
-    let context = Context { loaded, settings, out };
+    let export = match command {
+        Command::Serve => Export::from_environment(&settings.namespace, &instance()).map_err(Failure::usage)?,
+        _ => Export::off(),
+    };
+    crate::telemetry::logs::init(&export);
+    let context = Context {
+        loaded,
+        settings,
+        out,
+        export,
+    };
     let threads = std::thread::available_parallelism().map_or(4, usize::from).max(4);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads) // folding must not starve HTTP and timers on a small machine
@@ -70,6 +83,7 @@ fn run(command: Command, flags: &crate::config::Flags, out: Out) -> Result<Exit,
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("no threads can be started: {error}")))?;
     let result = runtime.block_on(dispatch(command, &context));
+    context.export.end();
     // A thread that still reads stdin must not hold the process up.
     runtime.shutdown_background();
     result

@@ -8,10 +8,11 @@ use tracing::info;
 use super::Context;
 use super::door::setup_exit;
 use super::exit::{Exit, Failure};
-use crate::access::{Opened, Serving, open};
-use crate::config::{LogTarget, read_tokens};
+use crate::access::{Opened, Serving, open, place};
+use crate::config::read_tokens;
 use crate::projector::StatusBoard;
 use crate::telemetry::Metrics;
+use crate::telemetry::messaging::Messaging;
 
 pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
     let settings = &context.settings;
@@ -35,15 +36,12 @@ pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
             .hint("stop it, or name another directory with --log and --store"));
         }
     };
-    let system = if matches!(settings.log, LogTarget::Kafka(_)) {
-        "kafka"
-    } else {
-        "khala"
-    };
+    let place = place(settings);
     let serving = Serving {
         board: std::sync::Arc::new(StatusBoard::default()),
-        metrics: Metrics::with_system(&settings.namespace, system)?,
         audit: std::sync::Arc::default(),
+        metrics: Metrics::exported(&settings.namespace, place.system, &context.export)?,
+        spans: Messaging::new(context.export.tracer(), place),
     };
     let stop = CancellationToken::new();
     let mut signals = JoinSet::new();

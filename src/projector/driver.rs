@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 use super::backoff::pause;
 use super::board::StatusBoard;
 use super::effects::Doer;
+use super::works::{self, Works};
 use crate::log::{FetchLimits, GroupOffset, LogError, Reader, Role};
 use crate::pure::batch::Batch;
 use crate::pure::checkpoint::Checkpoint;
@@ -21,6 +22,7 @@ use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
 use crate::pure::recovery::{Called, Step};
 use crate::telemetry::Metrics;
+use crate::telemetry::messaging::Messaging;
 
 /// How often a partition looks after its lease.
 const TICK: Duration = Duration::from_secs(1);
@@ -43,6 +45,7 @@ pub(super) enum Control {
 #[derive(Clone)]
 pub(super) struct Shared {
     pub metrics: Arc<Metrics>,
+    pub spans: Messaging,
     pub board: Arc<StatusBoard>,
     pub group: mpsc::Sender<GroupOffset>,
     pub limits: FetchLimits,
@@ -62,6 +65,7 @@ pub(super) struct Driver {
     cache_bytes: usize,
     /// What the group was told last, and how many ticks ago.
     told: Option<(NextOffset, u32)>,
+    works: Works,
 }
 
 enum Flow {
@@ -81,6 +85,7 @@ impl Driver {
             reader: None,
             cache_bytes,
             told: None,
+            works: Works::default(),
         }
     }
 
@@ -132,9 +137,11 @@ impl Driver {
             },
             _ = tick.tick() => Some(Input::Tick { cache_bytes: self.cache_bytes }),
             fetched = fetch(&self.doer, &self.shared, &mut self.reader, self.place), if wants => match fetched {
-                Ok(records) if records.next().is_none() => None,
-                Ok(records) => {
+                Ok((_, records)) if records.next().is_none() => None,
+                Ok((asked, records)) => {
                     self.place = records.next().or(self.place);
+                    self.works
+                        .begin(&self.shared.spans, self.doer.partition, &records, asked);
                     self.shared.metrics.consumed(records.len() as u64);
                     Some(Input::Records(records))
                 }
@@ -148,6 +155,7 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) -> Flow {
+        let _in_its_trace = self.works.attach();
         if let Input::Done(outcome) = &input {
             self.count(outcome);
         }
@@ -183,6 +191,7 @@ impl Driver {
                 because,
             } => self.start(effect, attempt, &because),
             Action::Abandon => {
+                self.works.give_up("abandoned: the partition recovers");
                 self.epoch += 1;
                 self.effects.abort_all();
                 self.reader = None;
@@ -212,12 +221,14 @@ impl Driver {
         }
         let (doer, epoch, board) = (self.doer.clone(), self.epoch, Arc::clone(&self.shared.board));
         let metrics = Arc::clone(&self.shared.metrics);
+        let documents = batch_of(&effect).map(|batch| batch.documents.len());
+        let call = documents.and_then(|documents| self.works.commit(&self.shared.spans, documents));
         self.effects.spawn(async move {
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await; // of zero it would still wait for the timer's next millisecond
             }
             let (partition, batch) = (doer.partition, batch_of(&effect));
-            let outcome = doer.perform(effect).await;
+            let outcome = works::perform(doer, effect, call).await;
             if let (Outcome::Committed, Some(batch)) = (&outcome, batch) {
                 metrics.redacted("projection", batch.redactions);
                 board.committed(partition, &batch);
@@ -269,6 +280,7 @@ impl Driver {
     fn visible(&mut self, visible: &Visible) {
         let (partition, metrics) = (self.doer.partition, &self.shared.metrics);
         let next = visible.checkpoint.next;
+        self.works.visible(next);
         metrics.events(visible.accepted, visible.duplicates, visible.dead_letters);
         metrics.sent(visible.dead_letters);
         // The reader knows what the last fetch told, the board what was asked for in the last second.
@@ -313,11 +325,12 @@ async fn fetch(
     shared: &Shared,
     reader: &mut Option<Box<dyn Reader>>,
     place: Option<NextOffset>,
-) -> Result<RecordBatch, LogError> {
+) -> Result<(SystemTime, RecordBatch), LogError> {
+    let asked = SystemTime::now();
     let reader = match (reader, place) {
         (Some(reader), _) => reader,
         (slot, Some(from)) => slot.insert(doer.log.reader(Role::Events, doer.partition, from).await?),
-        (None, None) => return Ok(RecordBatch::default()),
+        (None, None) => return Ok((asked, RecordBatch::default())),
     };
     let started = std::time::Instant::now();
     let fetched = reader.fetch(shared.limits).await;
@@ -326,7 +339,7 @@ async fn fetch(
         let seconds = started.elapsed().as_secs_f64();
         shared.metrics.operation("poll", seconds, &fetched);
     }
-    fetched
+    fetched.map(|records| (asked, records))
 }
 
 fn batch_of(effect: &Effect) -> Option<Arc<Batch>> {

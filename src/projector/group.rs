@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -12,12 +12,19 @@ use tracing::warn;
 use crate::log::{GroupOffset, Log};
 use crate::pure::place::PartitionId;
 use crate::telemetry::Metrics;
+use crate::telemetry::messaging::Messaging;
 
 /// How far the group's offset may stay behind the checkpoint.
 const EVERY: Duration = Duration::from_millis(250);
 
 /// Runs until the queue is closed, then flushes.
-pub(super) async fn commit_offsets(log: Arc<dyn Log>, metrics: Arc<Metrics>, mut offsets: mpsc::Receiver<GroupOffset>) {
+pub(super) async fn commit_offsets(
+    log: Arc<dyn Log>,
+    metrics: Arc<Metrics>,
+    spans: Messaging,
+    mut offsets: mpsc::Receiver<GroupOffset>,
+) {
+    let told = (&*metrics, &spans);
     let mut pending: BTreeMap<PartitionId, GroupOffset> = BTreeMap::new();
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -25,23 +32,30 @@ pub(super) async fn commit_offsets(log: Arc<dyn Log>, metrics: Arc<Metrics>, mut
     loop {
         tokio::select! {
             biased;
-            _ = tick.tick() => flush(&*log, &metrics, &mut pending, &mut failures).await,
+            _ = tick.tick() => flush(&*log, told, &mut pending, &mut failures).await,
             offset = offsets.recv() => match offset {
                 Some(offset) => _ = pending.insert(offset.partition, offset),
                 None => break,
             },
         }
     }
-    flush(&*log, &metrics, &mut pending, &mut failures).await;
+    flush(&*log, told, &mut pending, &mut failures).await;
 }
 
-async fn flush(log: &dyn Log, metrics: &Metrics, pending: &mut BTreeMap<PartitionId, GroupOffset>, failures: &mut u32) {
+async fn flush(
+    log: &dyn Log,
+    (metrics, spans): (&Metrics, &Messaging),
+    pending: &mut BTreeMap<PartitionId, GroupOffset>,
+    failures: &mut u32,
+) {
     if pending.is_empty() {
         return;
     }
-    let started = Instant::now();
+    let (started, since) = (Instant::now(), SystemTime::now());
     let committed = log.commit_group(pending.values().cloned().collect()).await;
     metrics.operation("commit", started.elapsed().as_secs_f64(), &committed);
+    let error = committed.as_ref().err().map(ToString::to_string);
+    spans.settled(since, pending.len(), error.as_deref());
     match committed {
         Ok(()) => {
             pending.clear();

@@ -10,6 +10,7 @@ mod group;
 mod redo;
 mod thinning;
 mod watch;
+mod works;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::pure::recovery::Called;
 use crate::pure::redact::Redact;
 use crate::store::{Owner, Store};
 use crate::telemetry::Metrics;
+use crate::telemetry::messaging::Messaging;
 
 /// How long a fetch waits for a first record before it comes back with none.
 const FETCH_WAIT: Duration = Duration::from_secs(1);
@@ -83,12 +85,29 @@ pub async fn run(
     board: Arc<StatusBoard>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    run_with_spans(log, store, settings, metrics, Messaging::off(), board, stop).await
+}
+
+/// The same, and each batch is a span.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with_spans(
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    settings: ProjectorSettings,
+    metrics: Arc<Metrics>,
+    spans: Messaging,
+    board: Arc<StatusBoard>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let (group_sender, group_receiver) = mpsc::channel(1024);
     let mut background = JoinSet::new();
     let quiet = CancellationToken::new();
     background.spawn(group::commit_offsets(
         Arc::clone(&log),
         Arc::clone(&metrics),
+        spans.clone(),
         group_receiver,
     ));
     let (watch_sender, watch_receiver) = mpsc::channel(CONTROL_QUEUE);
@@ -107,6 +126,7 @@ pub async fn run(
     let mut assignments = Assignments {
         shared: Shared {
             metrics,
+            spans,
             board,
             group: group_sender,
             limits: FetchLimits {

@@ -15,6 +15,7 @@ use crate::pure::partition::{Remembered, State};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::telemetry::messaging::Messaging;
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -34,6 +35,7 @@ pub async fn redo(
     let metrics = Metrics::new("redo").context("instruments")?;
     let shared = Shared {
         metrics: Arc::clone(&metrics),
+        spans: Messaging::off(),
         board: Arc::clone(&board),
         group: group_sender,
         limits: FetchLimits {
@@ -44,7 +46,12 @@ pub async fn redo(
         backoff_max: settings.backoff_max,
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(group::commit_offsets(Arc::clone(&log), metrics, offsets));
+    tasks.spawn(group::commit_offsets(
+        Arc::clone(&log),
+        metrics,
+        Messaging::off(),
+        offsets,
+    ));
     let (doer, machine) = machine_of(&log, &store, &settings, partition, Remembered::default());
     let (control, messages) = mpsc::channel(CONTROL_QUEUE);
     let driver = Driver::new(doer, shared, machine, settings.cache_bytes);

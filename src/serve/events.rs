@@ -8,6 +8,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use opentelemetry::Context;
+use opentelemetry::trace::{FutureExt, TraceContextExt};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -19,6 +21,7 @@ use super::extract::{Params, Whole};
 use super::projected::{self, named};
 use super::reads::wait;
 use crate::access::{Publication, Published, prepare_event};
+use crate::telemetry::messaging::{TRACEPARENT, parse};
 
 /// The most events of one request.
 const EVENTS_MAX: usize = 10_000;
@@ -52,7 +55,7 @@ pub(super) async fn publish(
         app.serving.metrics.rejected(1);
     })?;
     let named: Vec<_> = publications.iter().filter_map(named).collect();
-    let published = append(&app, publications).await?;
+    let published = append(&app, publications).with_context(trace_of(&headers)).await?;
     let Some(patience) = patience else {
         return Ok((StatusCode::ACCEPTED, Json(json!({"events": published}))).into_response());
     };
@@ -62,6 +65,12 @@ pub(super) async fn publish(
     // The log has them for good: that they are not in documents yet is no failure.
     let body = json!({"events": published, "projected": false});
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}
+
+/// The trace that the request belongs to, if it says so.
+fn trace_of(headers: &HeaderMap) -> Context {
+    let text = headers.get(TRACEPARENT).and_then(|text| parse(text.as_bytes()));
+    text.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent))
 }
 
 /// All events of a request, checked: one that breaks a rule refuses all.

@@ -34,12 +34,13 @@ use tracing::{error, info, warn};
 use self::auth::Guard;
 use self::feeds::Feeds;
 use self::tls::Tls;
-use crate::access::{Access, Serving, projector_settings};
+use crate::access::{Access, Serving, instance, projector_settings};
 use crate::config::{LogTarget, Settings, StoreTarget, Token};
 use crate::log::LogError;
 use crate::log::embedded::announce;
 use crate::projector;
 use crate::store::StoreError;
+use crate::telemetry::sum_up;
 
 /// A process that was assigned nothing by then is ready all the same: others have all partitions.
 const ASSIGNMENT_PATIENCE: Duration = Duration::from_secs(15);
@@ -47,6 +48,9 @@ const ASSIGNMENT_PATIENCE: Duration = Duration::from_secs(15);
 const REQUESTS_PATIENCE: Duration = Duration::from_secs(5);
 /// The pause between two looks at a log or store that is away at the start.
 const START_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often log lines that were held back are looked at.
+const SUM_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// What every request may use.
 #[derive(Clone)]
@@ -95,6 +99,7 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(feeds.poll(access.clone(), http_stop.clone()));
     tasks.spawn(reload_on_signal(Arc::clone(&app.guard), tls.clone(), http_stop.clone()));
+    tasks.spawn(sum_up_logs(http_stop.clone()));
     let router = router::router(app, &settings);
     tasks.spawn(listen::serve(
         listener,
@@ -153,13 +158,8 @@ async fn project(access: &Access, serving: &Serving, stop: &CancellationToken) -
     let projector = projector_settings(settings, &instance());
     let (log, store) = (Arc::clone(&access.log), Arc::clone(&access.store));
     let (metrics, board) = (Arc::clone(&serving.metrics), Arc::clone(&serving.board));
-    projector::run(log, store, projector, metrics, board, stop.clone()).await
-}
-
-/// This process' name in leases.
-fn instance() -> String {
-    let name = std::env::var("KHALA_INSTANCE").or_else(|_| std::env::var("HOSTNAME"));
-    format!("{}-{}", name.unwrap_or_else(|_| "khala".to_owned()), std::process::id())
+    let spans = serving.spans.clone();
+    projector::run_with_spans(log, store, projector, metrics, spans, board, stop.clone()).await
 }
 
 async fn prepare_log(access: &Access) -> anyhow::Result<()> {
@@ -187,6 +187,13 @@ async fn check_store(access: &Access) -> anyhow::Result<()> {
             Err(error) => anyhow::bail!(crate::access::Refusal(error.to_string())),
         }
         tokio::time::sleep(START_PAUSE).await;
+    }
+}
+
+/// Log lines that were held back because they repeat themselves are told as one.
+async fn sum_up_logs(stop: CancellationToken) {
+    while tokio::time::timeout(SUM_UP_EVERY, stop.cancelled()).await.is_err() {
+        sum_up();
     }
 }
 

@@ -1,30 +1,78 @@
-//! Logs on stderr: text for people, JSON for collectors.
-//! In: `KHALA_LOG_LEVEL`, `KHALA_LOG_FORMAT`, `NO_COLOR`. Out: one line an event; stdout stays data.
-//! Invariant: a wrong value never silences the log (`config::load` refuses it; here the default stands in).
+//! Logs on stderr: text for people, JSON for collectors; and by OTLP where the environment says so.
+//! In: `KHALA_LOG_LEVEL`, `KHALA_LOG_FORMAT`, `NO_COLOR`. Out: one line an event, with the ids of the trace it belongs
+//! to; stdout stays data. Invariant: a wrong value never silences the log (`config::load` refuses it; here the default
+//! stands in); what repeats itself is summed up.
 
+use std::fmt;
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::SubscriberBuilder;
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use super::messaging::current_ids;
+use super::otlp::Export;
+use super::repeats::Unrepeated;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Starts logging. A second call changes nothing.
-pub fn init() {
+pub fn init(export: &Export) {
     let variable = |name| std::env::var(name).unwrap_or_default();
     let filter = filter(&variable("KHALA_LOG_LEVEL"))
         .or_else(|_| filter("info"))
         .unwrap_or_else(|_| EnvFilter::default());
-    let builder = SubscriberBuilder::default()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // `try_init` fails only if somebody has begun to log already: theirs stays.
-    _ = if variable("KHALA_LOG_FORMAT") == "json" {
-        builder.json().flatten_event(true).try_init()
+    let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let to_stderr = if variable("KHALA_LOG_FORMAT") == "json" {
+        let format = Format::default().json().flatten_event(true);
+        to_stderr.json().event_format(Traced(format, '}', in_json)).boxed()
     } else {
         let is_colored = std::io::stderr().is_terminal() && variable("NO_COLOR").is_empty();
-        builder.with_ansi(is_colored).try_init()
+        let format = Format::default().with_ansi(is_colored);
+        let to_stderr = to_stderr.with_ansi(is_colored);
+        to_stderr.event_format(Traced(format, '\n', in_text)).boxed()
     };
+    let to_collector = export.logs().map(|logs| OpenTelemetryTracingBridge::new(logs).boxed());
+    let layers: Vec<_> = to_collector.into_iter().chain([to_stderr]).collect();
+    // `try_init` fails only if somebody has begun to log already: theirs stays.
+    _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(layers.with_filter(Unrepeated))
+        .try_init();
+}
+
+/// A format, the character that ends its lines, and how the ids of a trace stand before it.
+struct Traced<F>(F, char, fn(&str, &str) -> String);
+
+impl<F, S, N> FormatEvent<S, N> for Traced<F>
+where
+    F: FormatEvent<S, N>,
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let Some((trace, span)) = current_ids() else {
+            return self.0.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        let ids = (self.2)(&trace.to_string(), &span.to_string());
+        let (text, end) = line.split_at(line.rfind(self.1).unwrap_or(line.len()));
+        write!(writer, "{text}{ids}{end}")
+    }
+}
+
+fn in_json(trace: &str, span: &str) -> String {
+    format!(",\"trace_id\":\"{trace}\",\"span_id\":\"{span}\"")
+}
+
+fn in_text(trace: &str, span: &str) -> String {
+    format!(" trace_id={trace} span_id={span}")
 }
 
 /// A bare level is Khala's own; libraries then speak only when something is wrong.

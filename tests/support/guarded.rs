@@ -38,7 +38,7 @@ impl Guarded {
     pub fn start(files: &Path, program: &str, args: &[String], envs: &[(String, String)]) -> Self {
         let mut command = Command::new("sh");
         command.arg("-c").arg(WATCH).arg(files).arg(program).args(args);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KHALA_")) {
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KHALA_") || name.starts_with("OTEL_")) {
             command.env_remove(name);
         }
         command.envs(envs.iter().map(|(name, value)| (name, value)));

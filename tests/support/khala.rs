@@ -62,12 +62,23 @@ impl Khala {
 
     /// Starts it without waiting: it may have reason never to be ready.
     pub fn start_unready(dir: &Path, cluster: &Cluster, name: &str, extra: &[&str]) -> Self {
+        Self::start_with(dir, cluster, name, extra, &[])
+    }
+
+    /// The same, with these variables.
+    pub fn start_with(dir: &Path, cluster: &Cluster, name: &str, extra: &[&str], variables: &[(&str, &str)]) -> Self {
         let http = format!("127.0.0.1:{}", free_port());
         let mut args = vec!["serve".to_owned()];
         args.extend(cluster.flags());
         args.extend(["--http".to_owned(), http.clone()]);
         args.extend(extra.iter().map(|arg| (*arg).to_owned()));
-        let process = Guarded::start(&dir.join(name), env!("CARGO_BIN_EXE_khala"), &args, &envs());
+        let mut envs = envs();
+        envs.extend(
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        let process = Guarded::start(&dir.join(name), env!("CARGO_BIN_EXE_khala"), &args, &envs);
         Self {
             process,
             http,

@@ -12,6 +12,7 @@ use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
 use prometheus::Registry;
 
 use super::gauges::PARTITION_GAUGES;
+use crate::telemetry::Export;
 
 /// Names of client operations, with their type in the conventions.
 const OPERATIONS: [(&str, &str); 3] = [("send", "send"), ("poll", "receive"), ("commit", "settle")];
@@ -30,7 +31,7 @@ const GAUGE_SERIES_MAX: usize = 20_000;
 
 /// `namespace` is an attribute of the resource, copied to every series: so instruments without other labels
 /// take OpenTelemetry's path without attributes, which is the fast one.
-pub(super) fn provider(registry: &Registry, namespace: &str) -> anyhow::Result<SdkMeterProvider> {
+pub(super) fn provider(registry: &Registry, namespace: &str, export: &Export) -> anyhow::Result<SdkMeterProvider> {
     let labels = HashSet::from([Key::from_static_str("namespace")]);
     let exporter = opentelemetry_prometheus::exporter()
         .with_registry(registry.clone())
@@ -39,17 +40,23 @@ pub(super) fn provider(registry: &Registry, namespace: &str) -> anyhow::Result<S
         .without_target_info()
         .build()
         .context("the Prometheus exporter")?;
+    let ours = export.resource().iter();
+    let ours = ours.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     let resource = Resource::builder_empty()
+        .with_attributes(ours)
         .with_attribute(KeyValue::new("namespace", namespace.to_owned()))
         .build();
     // Only a limit of 0 could fail, and then the default stands.
     let wide = || Stream::builder().with_cardinality_limit(GAUGE_SERIES_MAX).build().ok();
     let view = move |instrument: &Instrument| PARTITION_GAUGES.contains(&instrument.name()).then(wide).flatten();
-    Ok(SdkMeterProvider::builder()
+    let provider = SdkMeterProvider::builder()
         .with_reader(exporter)
         .with_resource(resource)
-        .with_view(view)
-        .build())
+        .with_view(view);
+    Ok(match export.metrics()? {
+        Some(pushed) => provider.with_reader(pushed).build(),
+        None => provider.build(),
+    })
 }
 
 pub(super) fn lag_events(meter: &Meter) -> Histogram<u64> {

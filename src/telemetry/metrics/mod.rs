@@ -18,6 +18,7 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 
+use super::Export;
 use crate::pure::place::PartitionId;
 use gauges::Gauges;
 use instruments::{Labelled, Messaging, Replays, build_info, gauge, lag_events, messages, provider, seconds};
@@ -75,13 +76,16 @@ impl Metrics {
     /// # Errors
     /// OpenTelemetry refused an instrument or a view: a fault in this file.
     pub fn new(namespace: &str) -> anyhow::Result<Arc<Self>> {
-        Self::with_system(namespace, "kafka")
+        Self::exported(namespace, "kafka", &Export::off())
     }
 
-    /// The same, where `messaging_system` is not Kafka (the embedded log: `khala`).
-    pub fn with_system(namespace: &str, system: &'static str) -> anyhow::Result<Arc<Self>> {
+    /// The same, pushed by OTLP too if `export` says so; `messaging_system` is `system` (the embedded log: `khala`).
+    ///
+    /// # Errors
+    /// As [`Self::new`]; or OTLP cannot be spoken as the environment says.
+    pub fn exported(namespace: &str, system: &'static str, export: &Export) -> anyhow::Result<Arc<Self>> {
         let registry = Registry::new();
-        let provider = provider(&registry, namespace)?;
+        let provider = provider(&registry, namespace, export)?;
         let meter = provider.meter("khala");
         let gauges = Arc::new(Gauges::default());
         gauges.register(&meter);

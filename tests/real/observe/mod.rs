@@ -4,6 +4,7 @@
 
 mod dashboards;
 mod faults;
+mod otlp;
 mod prometheus;
 
 use std::collections::BTreeSet;
