@@ -193,6 +193,18 @@ fn each_panel_says_what_it_shows_in_which_unit_and_from_which_source() {
     }
 }
 
+#[test]
+fn spans_of_messaging_know_nothing_of_khala_and_could_be_a_crate_of_their_own() {
+    let files = files("src/telemetry/messaging");
+    assert!(files.len() > 3, "{files:?}");
+    for file in files {
+        let text = read(&file);
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let strangers: Vec<_> = code.filter(|line| line.contains("crate::")).collect();
+        assert!(strangers.is_empty(), "{}: {strangers:?}", file.display());
+    }
+}
+
 /// The number behind the last `<` or `>` of an alert's expression.
 fn threshold(text: &str) -> Option<f64> {
     let expression = text

@@ -125,5 +125,5 @@ pub fn text(value: Option<&AnyValue>) -> String {
 
 /// Bytes of an id as hexadecimal digits.
 pub fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    id.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }

@@ -78,6 +78,10 @@ pub(super) fn gauge(meter: &Meter, name: &'static str, help: &'static str) -> Ga
     meter.f64_gauge(name).with_unit("s").with_description(help).build()
 }
 
+pub(super) fn ratio(meter: &Meter, name: &'static str, help: &'static str) -> Gauge<f64> {
+    meter.f64_gauge(name).with_unit("1").with_description(help).build()
+}
+
 /// Which build this is.
 pub(super) fn build_info(meter: &Meter) {
     let labels = [KeyValue::new("version", env!("CARGO_PKG_VERSION"))];

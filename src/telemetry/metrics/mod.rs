@@ -21,7 +21,7 @@ use prometheus::{Registry, TextEncoder};
 use super::Export;
 use crate::pure::place::PartitionId;
 use gauges::Gauges;
-use instruments::{Labelled, Messaging, Replays, build_info, gauge, lag_events, messages, provider, seconds};
+use instruments::{Labelled, Messaging, Replays, build_info, gauge, lag_events, messages, provider, ratio, seconds};
 use peers::Peers;
 pub use peers::{KafkaStatistics, StoreMemory};
 
@@ -111,9 +111,9 @@ impl Metrics {
                 "khala.audit.last_success_timestamp",
                 "When an audit last compared all documents of the namespace with the log; no series before the first.",
             ),
-            audit_progress: gauge(
+            audit_progress: ratio(
                 &meter,
-                "khala.audit.progress_ratio",
+                "khala.audit.progress",
                 "Share of the background audit that is done; no series before the first.",
             ),
             replay_horizon: gauge(

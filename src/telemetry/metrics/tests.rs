@@ -16,6 +16,7 @@ fn the_text_is_what_dashboards_hold_on_to() {
     metrics.drift("sink_lost");
     metrics.replayed("entity", "error");
     metrics.audited(UNIX_EPOCH + std::time::Duration::from_hours(492_084));
+    metrics.audit_progress(0.25);
     metrics.horizon(604_800.0);
     metrics.published("ok", 0.004, 7);
     metrics.consumed(8);

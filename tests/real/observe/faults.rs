@@ -9,13 +9,11 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::support::khala::{Khala, publish_to};
 use crate::support::redis_server::Keeps;
-use crate::support::wait::{eventually, seconds};
+use crate::support::wait::seconds;
 use crate::world::World;
 
 /// Tries fail often enough that a window of five seconds sees it.
 const IMPATIENT: &[&str] = &["--backoff-max", "500ms"];
-/// Replays that may end before they could be made to fail.
-const REPLAYS_MAX: usize = 50;
 
 const PUBLISHERS: usize = 2;
 
@@ -54,7 +52,7 @@ impl Faults {
         let khala = publish.khala("khala");
         publish.produce(10);
         let faults = Self {
-            calm: Site::new("alert-calm", 2, &[]),
+            calm: Site::new("alert-calm", 2, &["--audit-every", "1s"]),
             away: Site::new("alert-away", 1, IMPATIENT),
             held: Site::new("alert-held", 2, &[]),
             drift: Site::new("alert-drift", 6, &[]),
@@ -70,6 +68,7 @@ impl Faults {
             send(&site.world, 0, 20, 0);
             site.world.settle();
         }
+        faults.audit_letters();
         faults
     }
 
@@ -93,7 +92,8 @@ impl Faults {
     pub fn make(&mut self) {
         self.drift.world.produce(3_000);
         self.drift.world.settle();
-        self.change_documents();
+        self.tamper();
+        self.lose_documents();
         let _: String = self.drift.world.redis.ask(&["CONFIG", "SET", "maxmemory", "1gb"]);
         self.tighten_memory();
         self.fail_a_replay();
@@ -124,10 +124,9 @@ impl Faults {
         send(&self.calm.world, from, 5, 0);
     }
 
-    /// Somebody wrote over a document; and the whole store is lost at once in six partitions.
-    fn change_documents(&self) {
-        let Site { world, khala } = &self.drift;
-        let _ = khala;
+    /// The whole store is lost at once, in six partitions.
+    fn lose_documents(&self) {
+        let world = &self.drift.world;
         let _: String = world.redis.ask(&["FLUSHALL"]);
         world.settle();
     }
@@ -142,33 +141,36 @@ impl Faults {
         let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", &limit]);
     }
 
-    /// The store goes away in the middle of a replay.
+    /// The store is away when a replay is asked for.
     fn fail_a_replay(&mut self) {
         let Site { world, khala } = &mut self.replay;
-        world.produce(12_000);
-        world.settle();
-        let key = world.key(0, "checkpoint");
-        for _ in 0..REPLAYS_MAX {
-            std::thread::scope(|scope| {
-                let asked = scope.spawn(|| khala.post("/v1/replays", r#"{"from":"earliest"}"#));
-                eventually("the replay has begun or ended", seconds(60), || {
-                    let intent: String = world.redis.ask(&["HGET", &key, "intent"]);
-                    if !intent.is_empty() || asked.is_finished() {
-                        Ok(())
-                    } else {
-                        Err(intent)
-                    }
-                });
-                world.redis.stop();
-                let _ = asked.join();
-            });
-            world.redis.start_again();
-            if khala.metric("khala_replay_total", &[("result", "error")]) > 0.0 {
-                return;
-            }
-            world.settle();
-        }
-        panic!("no replay failed in {REPLAYS_MAX} tries");
+        world.redis.stop();
+        let answer = khala.post("/v1/replays", r#"{"from":"earliest"}"#);
+        assert!(answer.contains("\"error\""), "{answer}");
+        world.redis.start_again();
+        let failed = khala.metric("khala_replay_total", &[("scope", "namespace"), ("result", "error")]);
+        assert!(failed > 0.0, "{answer}");
+    }
+
+    /// Somebody writes into a document, and an audit finds it.
+    fn tamper(&self) {
+        let Site { world, khala } = &self.drift;
+        let keys: Vec<String> = (0..world.partitions)
+            .flat_map(|p| -> Vec<String> { world.redis.ask(&["KEYS", &world.key(p, "run_summary:*")]) })
+            .collect();
+        let key = keys.first().expect("a document");
+        let document: String = world.redis.ask(&["GET", key]);
+        let other = document.replacen("\"event_count\":", "\"event_count\":1", 1);
+        assert_ne!(other, document);
+        let _: String = world.redis.ask(&["SET", key, &other]);
+        let answer = khala.post("/v1/audits", "{}");
+        assert!(answer.contains("summary_hash_mismatch"), "{answer}");
+    }
+
+    /// The audit that comes too seldom comes.
+    pub fn audit_letters(&self) {
+        let answer = self.letters.khala.post("/v1/audits", "{}");
+        assert!(answer.contains("\"report\""), "{answer}");
     }
 
     pub fn heal(&mut self) {

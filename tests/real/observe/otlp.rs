@@ -52,13 +52,13 @@ fn spans_of(collector: &Collector, trace: &str, names: &[&str]) -> BTreeMap<Stri
     eventually(&format!("the trace has {names:?}"), seconds(60), || {
         let spans = collector.received().spans;
         let of_trace = spans.into_iter().filter(|span| hex(&span.trace_id) == trace);
-        let named: BTreeMap<String, Span> = of_trace
+        let found: BTreeMap<String, Span> = of_trace
             .map(|span| (span.name.split(' ').next().unwrap_or_default().to_owned(), span))
             .collect();
-        if names.iter().all(|name| named.contains_key(*name)) {
-            Ok(named)
+        if names.iter().all(|name| found.contains_key(*name)) {
+            Ok(found)
         } else {
-            Err(named.into_keys().collect::<Vec<_>>())
+            Err(found.into_keys().collect::<Vec<_>>())
         }
     })
 }
@@ -78,7 +78,7 @@ fn a_trace_leads_from_the_request_over_the_log_to_the_store() {
         (&send.span_id, &send.span_id)
     );
     assert_eq!(store.parent_span_id, process.span_id);
-    let kinds = [send, poll, process, store].map(|span| span.kind());
+    let kinds = [send, poll, process, store].map(Span::kind);
     assert_eq!(
         kinds,
         [
