@@ -127,6 +127,7 @@ impl Access {
         let scope = request.partition.map_or("namespace", |_| "partition");
         if let Some(serving) = &self.serving {
             match &report {
+                Ok(report) if !report.proof.wrong.is_empty() => serving.metrics.replayed(scope, "error"),
                 Ok(_) if scope == "partition" => {} // whoever redoes it counts it
                 Ok(_) => serving.metrics.replayed(scope, "ok"),
                 Err(AccessError::BadRequest(_)) => {}
