@@ -14,6 +14,7 @@ mod publish;
 mod redrive;
 mod replay;
 mod resume;
+mod snapshot;
 mod status;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use self::publish::{Publication, Published, prepare_event};
 pub use self::redrive::{Chosen, Effort, Fate, LETTERS_MAX, RedriveReport, RedriveRequest, RedrivenLetter};
 pub use self::replay::{ReplayProgress, ReplayProof, ReplayReport, ReplayRequest, ReplayedPartition, Told};
 pub use self::resume::{LetThrough, ResumeRequest};
+pub use self::snapshot::{RestoredRow, SnapshotRow};
 pub use self::status::{CheckpointRow, PartitionRow, StatusReport, Totals};
 
 use crate::config::Settings;

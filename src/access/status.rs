@@ -6,6 +6,7 @@ use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::{Access, AccessError, AuditStatus};
+use crate::log::Bounds;
 use crate::projector::PartitionStatus;
 use crate::pure::checkpoint::{Checkpoint, Mark};
 use crate::pure::entity::Entity;
@@ -40,6 +41,12 @@ pub struct PartitionRow {
     /// Some of them by name: `run/<id>`, `worker/<id>`.
     #[serde(default)]
     pub parked_entities: Vec<String>,
+    /// Documents whose last event is gone from the log: only a snapshot can give them back.
+    #[serde(default)]
+    pub beyond_log: u64,
+    /// Age of the log's first record in seconds: how far back the log alone reaches. Null: it has none.
+    #[serde(default)]
+    pub horizon_seconds: Option<f64>,
 }
 
 /// Sums over all partitions.
@@ -175,7 +182,17 @@ impl Access {
             owner: None,
             parked: 0,
             parked_entities: Vec::new(),
+            beyond_log: 0,
+            horizon_seconds: None,
         };
+        if bounds.first > NextOffset::START && checkpoint.is_some() {
+            row.beyond_log = self
+                .store
+                .count_below(partition, bounds.first)
+                .await
+                .unwrap_or_default();
+        }
+        row.horizon_seconds = self.horizon_seconds(partition, bounds, now_ms).await?;
         if let Some(known) = known {
             row.state = known.state_name().to_owned();
             row.reason = known.reason().map(str::to_owned);
@@ -214,6 +231,20 @@ impl Access {
         let record = self.log.record_at(partition, Offset(next.0)).await?;
         let age_ms = record.map_or(0, |record| now_ms.saturating_sub(record.timestamp_ms).max(0));
         Ok(age_ms as f64 / 1000.0)
+    }
+
+    /// How far back the log alone reaches.
+    async fn horizon_seconds(
+        &self,
+        partition: PartitionId,
+        bounds: Bounds,
+        now_ms: i64,
+    ) -> Result<Option<f64>, AccessError> {
+        if bounds.first >= bounds.end {
+            return Ok(None);
+        }
+        let first = self.log.record_at(partition, Offset(bounds.first.0)).await?;
+        Ok(first.map(|record| now_ms.saturating_sub(record.timestamp_ms).max(0) as f64 / 1000.0))
     }
 
     /// What a projector would find; inside, what it could not read.

@@ -106,6 +106,24 @@ pub(super) enum Command {
     /// Records that were no legal events
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Write what has changed into the documents' topic now, or all documents into a file
+    #[command(after_help = "Examples:\n  khala snapshot\n  khala snapshot --file documents.ndjson")]
+    Snapshot {
+        /// A file instead of the topic
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Fill an empty namespace from a snapshot
+    #[command(
+        after_help = "Examples:\n  khala restore\n  khala restore --file documents.ndjson\n\n\
+        A projector restores by itself when its store was lost. Killed half-way, asked again it goes on. It refuses a\n\
+        namespace that has documents. Exit code 4: there is no snapshot."
+    )]
+    Restore {
+        /// A file of `khala snapshot --file` instead of the topic
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
     /// Let a partition go on that is held for its dead letters
     #[command(after_help = "Examples:\n  khala resume --partition 3\n  khala resume\n\n\
         All records that the log has now are let through; later ones count anew.")]

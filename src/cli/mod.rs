@@ -16,6 +16,7 @@ mod publish;
 mod remote;
 mod replay;
 mod serve;
+mod snapshot;
 mod status;
 mod tail;
 mod topics;
@@ -108,6 +109,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
             dead_letters::show(partition, offset, context).await
         }
         Command::DeadLetters(DeadLettersCommand::Redrive(args)) => dead_letters::redrive(args, context).await,
+        Command::Snapshot { file } => snapshot::snapshot(file.as_deref(), context).await,
+        Command::Restore { file } => snapshot::restore(file.as_deref(), context).await,
         Command::Resume { partition } => dead_letters::resume(partition, context).await,
         Command::Topics(TopicsCommand::Migrate { to }) => topics::migrate(&to, context).await,
         Command::Topics(TopicsCommand::Apply) => topics::apply(context).await,

@@ -260,6 +260,21 @@ pub static KEYS: &[Key] = &[
         get: |settings| show_size(settings.batch_bytes),
     },
     Key {
+        name: "snapshot_interval",
+        unit: "time",
+        default: "1m",
+        doc: "How often changed documents go into <topic>.documents (in Kafka); off: never",
+        secret: false,
+        set: |settings, text| {
+            settings.snapshot_interval = match text {
+                "off" => None,
+                text => Some(value::span(text, seconds(1)..=seconds(86_400))?),
+            };
+            Ok(())
+        },
+        get: |settings| settings.snapshot_interval.map_or("off".into(), show_span),
+    },
+    Key {
         name: "dead_letter_share_max",
         unit: "share",
         default: "0.9",

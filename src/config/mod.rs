@@ -93,6 +93,8 @@ pub struct Settings {
     pub backoff_max: Duration,
     /// Go on although Redis may evict keys.
     pub allow_eviction: bool,
+    /// How often changed documents go into the documents' topic; `None`: never.
+    pub snapshot_interval: Option<Duration>,
     /// More dead letters per thousand records hold a partition; 1000: none does.
     pub dead_letter_permille_max: u32,
     /// Records that are looked at together for it, at least.
@@ -136,6 +138,7 @@ impl Default for Settings {
             store_timeout: Duration::ZERO,
             backoff_max: Duration::ZERO,
             allow_eviction: false,
+            snapshot_interval: None,
             dead_letter_permille_max: 0,
             dead_letter_share_records: 0,
             history_kept: 0,

@@ -25,6 +25,8 @@ pub struct PartitionStatus {
     pub parked: usize,
     /// The owner's token.
     pub owner: String,
+    /// Events seen after which an entity's life has ended.
+    pub terminals: u64,
 }
 
 impl PartitionStatus {
@@ -103,6 +105,7 @@ impl StatusBoard {
             state: State::Recovering,
             parked: 0,
             owner: owner.to_owned(),
+            terminals: 0,
         });
         status.offset = view.next.or(status.offset);
         status.oldest_ms = view.oldest_ms;
@@ -116,6 +119,12 @@ impl StatusBoard {
         let status = partitions.get_mut(&partition)?;
         status.bounds = Some(bounds);
         Some(status.clone())
+    }
+
+    pub(super) fn ended(&self, partition: PartitionId, terminals: u64) {
+        if let Some(status) = self.lock().get_mut(&partition) {
+            status.terminals += terminals;
+        }
     }
 
     /// The log's end as last seen.

@@ -288,6 +288,7 @@ impl Driver {
         let end = read.max(self.shared.board.end(partition));
         let lag = end.map_or(0, |end| next.until(end));
         metrics.committed(partition, lag);
+        self.shared.board.ended(partition, visible.terminals);
         let now = now_ms();
         for timestamp in visible.timestamps_ms.iter().filter(|timestamp| **timestamp >= 0) {
             metrics.latency(now.saturating_sub(*timestamp).max(0) as f64 / 1000.0, 1);
@@ -357,6 +358,7 @@ fn name(effect: &Effect) -> &'static str {
         Effect::Commit(_) => "commit",
         Effect::Renew => "renew",
         Effect::Rewind { .. } => "rewind",
+        Effect::Restore => "restore",
     }
 }
 

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::{Log, NewRecord, Role};
+use crate::log::{Log, LogError, NewRecord, Role};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::event::Rules;
 use crate::pure::partition::{DeadLetter, Effect, Failure, Outcome, Rewound};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
 use crate::pure::recovery::Survey;
+use crate::repair::snapshot::{Source, restore};
 use crate::repair::{RepairError, Site, compare, rewind};
 use crate::store::{Note, Owner, Store, StoreError};
 
@@ -47,6 +48,7 @@ impl Doer {
                 let committed = self.store.commit(self.partition, &self.owner, batch).await;
                 committed.map(|()| Outcome::Committed).map_err(failure)
             }
+            Effect::Restore => self.restore().await.map(Outcome::Restored),
             Effect::Rewind { to } => self.rewind(to.as_deref()).await.map(Outcome::Rewound),
             Effect::Renew => {
                 let renewed = self.store.renew(self.partition, &self.owner, self.lease).await;
@@ -70,20 +72,36 @@ impl Doer {
         Ok(survey)
     }
 
-    async fn rewind(&self, to: Option<&Checkpoint>) -> Result<Rewound, Failure> {
-        let site = Site {
+    fn site(&self) -> Site {
+        Site {
             log: Arc::clone(&self.log),
             store: Arc::clone(&self.store),
             partition: self.partition,
             owner: self.owner.clone(),
             lease: self.lease,
             rules: self.rules,
+        }
+    }
+
+    async fn rewind(&self, to: Option<&Checkpoint>) -> Result<Rewound, Failure> {
+        rewind(&self.site(), to, &mut |_| {}).await.map_err(repair_failure)
+    }
+
+    async fn restore(&self) -> Result<Option<Rewound>, Failure> {
+        let restored = match restore(&self.site(), &Source::Topic, &mut |_| {}).await {
+            // A topic that cannot be read for good is no snapshot: what the log has is redone.
+            Err(RepairError::Log(LogError::Refused(words))) => {
+                tracing::warn!(partition = %self.partition, words, "no snapshot can be read");
+                None
+            }
+            other => other.map_err(repair_failure)?,
         };
-        rewind(&site, to, &mut |_| {}).await.map_err(|error| match error {
-            RepairError::Store(error) => failure(error),
-            RepairError::Log(error) => Failure::Away(error.to_string()),
-            RepairError::NoMark { .. } | RepairError::Refused(_) => Failure::Hopeless(error.to_string()),
-        })
+        Ok(restored.map(|restored| Rewound {
+            next: restored.next,
+            entities: restored.documents,
+            records: restored.records,
+            left: restored.aside,
+        }))
     }
 
     async fn append(&self, records: &RecordBatch, letters: &[DeadLetter]) -> Outcome {
@@ -123,6 +141,14 @@ impl Doer {
             headers,
             timestamp_ms: None,
         }
+    }
+}
+
+fn repair_failure(error: RepairError) -> Failure {
+    match error {
+        RepairError::Store(error) => failure(error),
+        RepairError::Log(error) => Failure::Away(error.to_string()),
+        RepairError::NoMark { .. } | RepairError::Refused(_) => Failure::Hopeless(error.to_string()),
     }
 }
 

@@ -18,5 +18,6 @@ pub mod recovery;
 pub mod redact;
 pub mod refold;
 pub mod run;
+pub mod snapshot;
 pub mod time;
 pub mod worker;

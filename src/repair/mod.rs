@@ -13,6 +13,7 @@ mod plan;
 mod report;
 mod rewind;
 mod site;
+pub mod snapshot;
 mod standing;
 mod survey;
 mod verdict;

@@ -11,7 +11,7 @@ use crate::pure::time::Time;
 use crate::store::{Owner, Store, StoreError};
 
 /// Bounds of one fetch while a repair reads.
-const FETCH: FetchLimits = FetchLimits {
+pub(super) const FETCH: FetchLimits = FetchLimits {
     records: 20_000,
     bytes: 16 << 20,
     wait: Duration::from_secs(1),

@@ -17,6 +17,7 @@ mod reader;
 mod reads;
 mod repairs;
 mod router;
+mod snapshots;
 mod streams;
 mod tls;
 
@@ -159,7 +160,11 @@ async fn project(access: &Access, serving: &Serving, stop: &CancellationToken) -
     let (log, store) = (Arc::clone(&access.log), Arc::clone(&access.store));
     let (metrics, board) = (Arc::clone(&serving.metrics), Arc::clone(&serving.board));
     let spans = serving.spans.clone();
-    projector::run_with_spans(log, store, projector, metrics, spans, board, stop.clone()).await
+    let mut beside = JoinSet::new();
+    beside.spawn(snapshots::run(access.clone(), serving.clone(), stop.clone()));
+    let projected = projector::run_with_spans(log, store, projector, metrics, spans, board, stop.clone()).await;
+    beside.shutdown().await;
+    projected
 }
 
 async fn prepare_log(access: &Access) -> anyhow::Result<()> {

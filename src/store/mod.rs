@@ -193,6 +193,9 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(Entity, Offset)>, StoreError>;
 
+    /// Number of documents whose last event lies below `offset`.
+    async fn count_below(&self, partition: PartitionId, offset: NextOffset) -> Result<u64, StoreError>;
+
     /// Documents of `entities` and their places in the index, with the checkpoint of the same instant.
     async fn peek(&self, partition: PartitionId, entities: &[Entity]) -> Result<Peeked, StoreError>;
 

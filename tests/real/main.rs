@@ -29,6 +29,7 @@ mod redrive;
 mod rewind;
 mod servers;
 mod sink_faults;
+mod snapshots;
 mod spoil;
 mod streams;
 mod topic;

@@ -106,8 +106,14 @@ impl Log for SimLog {
         Ok(())
     }
 
-    async fn bounds_of(&self, _role: Role, partition: PartitionId) -> Result<Bounds, LogError> {
-        self.bounds(partition).await
+    async fn bounds_of(&self, role: Role, partition: PartitionId) -> Result<Bounds, LogError> {
+        match role {
+            Role::Documents => Ok(Bounds {
+                first: NextOffset::START,
+                end: NextOffset::START,
+            }), // no snapshots in this world
+            Role::Events | Role::DeadLetters => self.bounds(partition).await,
+        }
     }
 }
 
@@ -201,6 +207,10 @@ impl Store for SimStore {
         limit: usize,
     ) -> Result<Vec<(Entity, Offset)>, StoreError> {
         self.0.call(|part, _| Ok(part.indexed(kind, from, limit))).await
+    }
+
+    async fn count_below(&self, _: PartitionId, _: NextOffset) -> Result<u64, StoreError> {
+        not_simulated()
     }
 
     async fn peek(&self, _: PartitionId, entities: &[Entity]) -> Result<Peeked, StoreError> {

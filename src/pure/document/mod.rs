@@ -112,6 +112,21 @@ impl Document {
         self.accepted.recent().is_empty() && self.accepted.sources().iter().all(whole)
     }
 
+    /// The log's timestamp of the last accepted event.
+    pub fn updated_at(&self) -> Option<Time> {
+        self.updated_at
+    }
+
+    /// Whether the entity's life has ended, as far as anybody knows.
+    pub fn is_terminal(&self) -> bool {
+        match &self.body {
+            Body::Run(run) => {
+                run.terminal_at.is_some() || matches!(run.status.name(), "succeeded" | "failed" | "canceled")
+            }
+            Body::Worker(worker) => worker.status.name() == "stopped",
+        }
+    }
+
     /// The status' word.
     pub fn status(&self) -> &'static str {
         match &self.body {

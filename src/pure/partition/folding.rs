@@ -42,6 +42,7 @@ pub(super) struct Folding {
 pub(super) struct Folded {
     pub(super) batch: Option<Batch>,
     pub(super) timestamps_ms: Vec<i64>,
+    pub(super) terminals: u64,
 }
 
 impl Folded {
@@ -55,6 +56,7 @@ struct Gathered {
     batch: Batch,
     letters: Vec<DeadLetter>,
     touched: Vec<SlotId>,
+    terminals: u64,
 }
 
 impl Folding {
@@ -158,6 +160,7 @@ impl Folding {
             },
             letters: Vec::new(),
             touched: Vec::new(),
+            terminals: 0,
         };
         let records = Arc::clone(&self.records);
         for (index, record) in records.iter().enumerate() {
@@ -171,6 +174,7 @@ impl Folding {
         self.folded = Some(Folded {
             batch: Some(gathered.batch),
             timestamps_ms: sample(&records),
+            terminals: gathered.terminals,
         });
         gathered.letters
     }
@@ -218,6 +222,7 @@ impl Gathered {
             Applied::Duplicate => self.batch.checkpoint.duplicates += 1,
             Applied::Accepted { seq } => {
                 self.batch.checkpoint.accepted += 1;
+                self.terminals += u64::from(event.is_terminal());
                 if !slot.touched {
                     slot.touched = true;
                     self.touched.push(id);

@@ -4,6 +4,7 @@
 //! good exactly as long as the store's checkpoint is the expected one. No IO, clock, randomness or async.
 
 mod folding;
+mod repairing;
 mod running;
 mod share;
 #[cfg(test)]
@@ -69,6 +70,8 @@ pub struct Partition {
     reader_stops: u32,
     /// Batches that begin below go on however many dead letters they have: an operator said so.
     let_through: NextOffset,
+    /// There is no snapshot of what the store lost.
+    no_snapshot: bool,
 }
 
 impl Partition {
@@ -86,6 +89,7 @@ impl Partition {
             stopping: false,
             reader_stops: 0,
             let_through: NextOffset::START,
+            no_snapshot: false,
             setup,
         }
     }
@@ -162,6 +166,7 @@ impl Partition {
             Outcome::Committed => self.committed(actions),
             Outcome::Renewed(checkpoint) => self.renewed(checkpoint.as_ref(), actions),
             Outcome::Rewound(rewound) => self.rewound(rewound, actions),
+            Outcome::Restored(restored) => self.restored(restored, actions),
             Outcome::Failed(..) => {}
         }
     }
@@ -255,11 +260,18 @@ impl Partition {
             return; // the same batch would hold again
         }
         let start = match step {
-            Step::StartAt(start) | Step::RestoreOr(start) => start,
+            Step::StartAt(start) => start,
             Step::RewindTo(_) => {
                 return self.rewind(survey.good_mark, (called, step, detail), actions);
             }
+            // A log that is whole gives the event streams too, which snapshots do not have.
+            Step::RestoreOr(first) if first > NextOffset::START && !self.no_snapshot => return self.restore(actions),
+            Step::Finish if repairing::is_restore(&survey) => {
+                actions.push(Action::Recovered { called, step, detail });
+                return self.restore(actions);
+            }
             Step::Finish => return self.rewind(None, (called, step, detail), actions),
+            Step::RestoreOr(start) => start,
             Step::Hold => return self.hold(called, step, detail, actions),
         };
         let identity = survey.checkpoint.as_ref().map(Checkpoint::identity);
@@ -283,7 +295,7 @@ impl Partition {
         {
             self.remembered.committed = survey.checkpoint.as_ref().map(|checkpoint| checkpoint.next);
         }
-        if let Some(Intent::Rewound { from, .. }) = survey.checkpoint.as_ref().and_then(rewound_intent) {
+        if let Some(Intent::Rewound { from, .. }) = survey.checkpoint.as_ref().and_then(repairing::rewound_intent) {
             // Below it, and only there, dead letters were appended before.
             self.remembered.dead_letters = from;
         }
@@ -294,35 +306,6 @@ impl Partition {
         running.pick_up(actions);
         self.phase = Phase::Running(Box::new(running));
         actions.push(Action::Read(start));
-    }
-
-    /// Puts the documents back to a mark, or finishes what was begun; then surveys again.
-    fn rewind(
-        &mut self,
-        to: Option<Box<Checkpoint>>,
-        (called, step, detail): (Called, Step, String),
-        actions: &mut Vec<Action>,
-    ) {
-        let attempt = match self.phase {
-            Phase::Surveying { attempt, .. } => attempt,
-            _ => 0,
-        };
-        self.phase = Phase::Surveying {
-            kept: Kept::Nothing,
-            attempt,
-        };
-        actions.push(Action::Recovered { called, step, detail });
-        actions.push(Action::Do {
-            effect: Effect::Rewind { to },
-            attempt,
-            because: String::new(),
-        });
-    }
-
-    fn rewound(&mut self, rewound: Rewound, actions: &mut Vec<Action>) {
-        self.remembered.committed = Some(rewound.next);
-        actions.push(Action::Rewound(rewound));
-        self.recover(0, "the documents were put back".to_owned(), actions);
     }
 
     fn is_overfull(&self) -> bool {
@@ -393,8 +376,4 @@ impl Partition {
             actions.push(Action::Release);
         }
     }
-}
-
-fn rewound_intent(checkpoint: &Checkpoint) -> Option<Intent> {
-    Intent::parse(&checkpoint.intent).ok().flatten()
 }

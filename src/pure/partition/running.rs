@@ -86,6 +86,7 @@ impl Running {
         let folded = Folded {
             batch: None,
             timestamps_ms: Vec::new(),
+            terminals: 0,
         };
         self.in_flight = Some(Flight {
             batch: Arc::clone(&batch),
@@ -159,7 +160,7 @@ impl Running {
             Effect::Load { .. } => &mut self.attempts.load,
             Effect::AppendDeadLetters { .. } => &mut self.attempts.append,
             Effect::Commit(_) => &mut self.attempts.commit,
-            Effect::Renew | Effect::Survey { .. } | Effect::Rewind { .. } => {
+            Effect::Renew | Effect::Survey { .. } | Effect::Rewind { .. } | Effect::Restore => {
                 self.renewing = None;
                 return 0;
             }
@@ -352,6 +353,7 @@ impl Partition {
 
     pub(super) fn committed(&mut self, actions: &mut Vec<Action>) {
         self.trouble = None;
+        self.no_snapshot = false;
         let Phase::Running(running) = &mut self.phase else {
             return;
         };
@@ -369,6 +371,7 @@ impl Partition {
             accepted: checkpoint.accepted.saturating_sub(counts[0]),
             duplicates: checkpoint.duplicates.saturating_sub(counts[1]),
             dead_letters: checkpoint.dead_letters.saturating_sub(counts[2]),
+            terminals: folded.terminals,
             timestamps_ms: folded.timestamps_ms,
             checkpoint,
         }));

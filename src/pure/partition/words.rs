@@ -86,6 +86,8 @@ pub enum Effect {
         /// The mark; `None`: what was begun is finished.
         to: Option<Box<Checkpoint>>,
     },
+    /// Restore a snapshot, if there is one, or finish what was begun.
+    Restore,
 }
 
 /// What came of an effect.
@@ -108,6 +110,8 @@ pub enum Outcome {
     Renewed(Option<Checkpoint>),
     /// The documents are back at the mark, but for those that can be rebuilt from nothing.
     Rewound(Rewound),
+    /// The documents are those of a snapshot; `None`: there is none.
+    Restored(Option<Rewound>),
     /// Not done, or not known to be.
     Failed(Effect, Failure),
 }
@@ -215,6 +219,8 @@ pub struct Visible {
     pub duplicates: u64,
     /// As in the checkpoint, since the commit before.
     pub dead_letters: u64,
+    /// Events after which an entity's life has ended, as far as readers wait for an end.
+    pub terminals: u64,
     /// Log timestamps of some of its records, evenly spread, at most [`TIMESTAMPS_MAX`]; milliseconds.
     pub timestamps_ms: Vec<i64>,
 }

@@ -296,6 +296,10 @@ impl Store for EmbeddedStore {
         self.read(partition, move |view| view.indexed(kind, from, limit)).await
     }
 
+    async fn count_below(&self, partition: PartitionId, offset: NextOffset) -> Result<u64, StoreError> {
+        self.read(partition, move |view| view.count_below(offset)).await
+    }
+
     async fn peek(&self, partition: PartitionId, entities: &[Entity]) -> Result<Peeked, StoreError> {
         let entities = entities.to_vec();
         self.read(partition, move |view| view.peek(&entities)).await

@@ -27,6 +27,22 @@ impl View {
         read.take(limit).collect()
     }
 
+    /// Number of documents whose last event lies below `offset`.
+    pub(super) fn count_below(&self, offset: NextOffset) -> Result<u64, StoreError> {
+        let mut count = 0;
+        for kind in Kind::ALL {
+            let (beginning, range) = self.place.behind_offset(kind, NextOffset::START);
+            for entry in self.snapshot.range(&self.shared.index, range) {
+                let key = entry.key().map_err(|error| self.corrupt("index", &error))?;
+                match keys::offset_and_subject(&key, beginning) {
+                    Some((last, _)) if offset.is_past(last) => count += 1,
+                    _ => break,
+                }
+            }
+        }
+        Ok(count)
+    }
+
     /// Documents and their places in the index, with the checkpoint.
     pub(super) fn peek(&self, entities: &[Entity]) -> Result<Peeked, StoreError> {
         let read = |entity| Ok((self.stored(entity)?, self.last_offset(entity)?));

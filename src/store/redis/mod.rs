@@ -246,6 +246,20 @@ impl Store for RedisStore {
         survey::indexed(&self.connections, &index, (kind, from), limit).await
     }
 
+    async fn count_below(&self, partition: PartitionId, offset: NextOffset) -> Result<u64, StoreError> {
+        let mut count = 0;
+        for kind in Kind::ALL {
+            let mut command = redis::cmd("ZCOUNT");
+            command
+                .arg(self.keys(partition).index(kind))
+                .arg("-inf")
+                .arg(format!("({offset}"));
+            let value = self.connections.query(CONTROL_LANE, &command).await?;
+            count += reply::number(&value).unwrap_or(0).max(0) as u64;
+        }
+        Ok(count)
+    }
+
     async fn peek(&self, partition: PartitionId, entities: &[Entity]) -> Result<Peeked, StoreError> {
         let keys = self.keys(partition);
         let mut call = Call::peek();

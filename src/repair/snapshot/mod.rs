@@ -1,0 +1,12 @@
+//! Snapshots: documents beside the log, so that a lost store and a log that retention has cut are still no loss.
+//! Written behind the commits, by whoever owns the partition; read when the store has nothing.
+//! Source: fuzzy checkpoints of ARIES: a marker says "as of here, and some are further on".
+
+mod level;
+mod restore;
+mod source;
+mod write;
+
+pub use self::restore::{Restored, restore};
+pub use self::source::{Source, lookup};
+pub use self::write::{Round, Snapshots, write_file};

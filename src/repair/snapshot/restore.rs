@@ -1,0 +1,298 @@
+//! Restore: an empty partition gets the documents of a snapshot, exactly as of one place of the log.
+//! In: a snapshot. Out: documents, and a checkpoint whose redo is to be picked up by whoever projects next.
+//! Documents of a snapshot are as of its marker, and some are further on (it was written beside a live projector): the
+//! log's records up to the furthest are applied here, so that all are as of one place and the counts are exact.
+//! Invariant: the intent is in the checkpoint before the first document and until the last; each step may be done
+//! twice. While it is, `accepted` counts the events in the documents, `duplicates` all events of the log.
+
+use std::collections::BTreeMap;
+
+use super::super::site::{Lease, RepairError, Site, now};
+use super::super::survey::last_record_of;
+use super::source::{Found, Pieces, Source, newest_marker};
+use crate::log::Bounds;
+use crate::pure::batch::{Batch, Stored};
+use crate::pure::checkpoint::{Checkpoint, Digest};
+use crate::pure::document::Document;
+use crate::pure::entity::Entity;
+use crate::pure::event::Rules;
+use crate::pure::intent::Intent;
+use crate::pure::place::{NextOffset, Offset};
+use crate::pure::recovery::LastRecord;
+use crate::pure::snapshot::{Marker, Piece};
+use crate::store::StoreError;
+
+/// Entities read or written by one call to the store.
+pub(super) const CHUNK: usize = 1000;
+
+/// What was restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// The redo goes on here.
+    pub next: NextOffset,
+    /// Documents.
+    pub documents: u64,
+    /// Records applied to bring all documents to one place.
+    pub records: u64,
+    /// Entities whose documents are as of an earlier place, or missing: parked.
+    pub aside: Vec<Entity>,
+}
+
+/// Restores a partition that has no checkpoint, under the site's lease, or finishes what was begun.
+/// `None`: there is no snapshot that this log vouches for; nothing was written.
+///
+/// # Errors
+/// `Store`, `Log`: call again; what is done so far counts.
+pub async fn restore(
+    site: &Site,
+    source: &Source,
+    told: &mut (dyn FnMut(u64) + Send),
+) -> Result<Option<Restored>, RepairError> {
+    let topic = site.log.topic().await?;
+    let bounds = site.log.bounds(site.partition).await?;
+    let fits = |marker: &Marker| {
+        let of = &marker.checkpoint;
+        of.partitions == topic.partitions && (of.topic_id == topic.id || topic.id.is_empty() || of.topic_id.is_empty())
+    };
+    let begun = begun(site).await?;
+    let Some(marker) = newest_marker(&*site.log, site.partition, source, fits).await? else {
+        return nothing(site, begun);
+    };
+    let last = last_record_of(
+        &*site.log,
+        site.partition,
+        &marker.checkpoint,
+        (bounds.first, bounds.end),
+    )
+    .await?;
+    if marker.next() > bounds.end || last == LastRecord::Differs {
+        tracing::warn!(partition = %site.partition, at = %marker.next(), "the log was cut below the snapshot: not used");
+        return nothing(site, begun);
+    }
+    let mut work = Work::begin(site, source, marker, bounds, topic.partitions).await?;
+    work.documents(source, told).await?;
+    work.vouch().await?;
+    work.level().await?;
+    work.finish().await.map(Some)
+}
+
+/// Whether a restore is under way.
+async fn begun(site: &Site) -> Result<bool, RepairError> {
+    let checkpoint = site.store.checkpoint(site.partition).await?;
+    let intent = checkpoint.map(|checkpoint| Intent::parse(&checkpoint.intent));
+    Ok(matches!(intent, Some(Ok(Some(Intent::Restore { .. })))))
+}
+
+/// No snapshot: that is no harm, unless a restore was begun.
+fn nothing(site: &Site, begun: bool) -> Result<Option<Restored>, RepairError> {
+    if begun { Err(unfinished(site).into()) } else { Ok(None) }
+}
+
+fn unfinished(site: &Site) -> StoreError {
+    StoreError::Corrupt {
+        partition: site.partition,
+        what: "the checkpoint's intent".to_owned(),
+        detail: "a restore was begun from a snapshot that is not at hand; `khala restore` from the same source \
+                 finishes it"
+            .to_owned(),
+    }
+}
+
+/// A document that is further on than the marker: the log must have its last record.
+pub(super) struct Ahead {
+    pub(super) offset: Offset,
+    pub(super) updated_at: String,
+}
+
+pub(super) struct Work<'a> {
+    pub(super) site: &'a Site,
+    pub(super) lease: Lease<'a>,
+    pub(super) rules: Rules,
+    pub(super) bounds: Bounds,
+    marker: Marker,
+    pub(super) current: Checkpoint,
+    token: String,
+    pub(super) ahead: BTreeMap<Entity, Ahead>,
+    pub(super) parked: BTreeMap<Entity, Offset>,
+    pub(super) documents: u64,
+    pub(super) records: u64,
+}
+
+impl<'a> Work<'a> {
+    /// Takes up the intent that is there, or writes one.
+    async fn begin(
+        site: &'a Site,
+        source: &Source,
+        marker: Marker,
+        bounds: Bounds,
+        partitions: u32,
+    ) -> Result<Self, RepairError> {
+        let renewed = site.store.renew(site.partition, &site.owner, site.lease).await?;
+        let kind = match source {
+            Source::Topic => "topic",
+            Source::File(_) => "file",
+        };
+        let mut work = Self {
+            site,
+            lease: Lease::new(site),
+            rules: Rules {
+                partitions,
+                ..site.rules
+            },
+            bounds,
+            current: Checkpoint {
+                digest: Digest::default(),
+                accepted: 0,
+                duplicates: marker.checkpoint.accepted + marker.checkpoint.duplicates,
+                ..marker.checkpoint.clone()
+            },
+            token: format!("{kind}-{:016x}", rand::random::<u64>()),
+            marker,
+            ahead: BTreeMap::new(),
+            parked: site.store.parked(site.partition).await?.into_iter().collect(),
+            documents: 0,
+            records: 0,
+        };
+        match renewed {
+            None => {
+                let mut batch = Batch::new(None, work.current.clone());
+                batch.parked.clone_from(&work.marker.aside);
+                work.parked.extend(work.marker.aside.iter().cloned());
+                work.write(batch, None).await?;
+            }
+            Some(found) => match Intent::parse(&found.intent) {
+                Ok(Some(Intent::Restore { token })) if token.starts_with(kind) => {
+                    work.token = token;
+                    work.current = found;
+                }
+                Ok(Some(Intent::Restore { .. })) => return Err(unfinished(site).into()),
+                _ => {
+                    return Err(StoreError::Refused {
+                        partition: site.partition,
+                        found: Box::new(Some(found)),
+                    }
+                    .into());
+                }
+            },
+        }
+        Ok(work)
+    }
+
+    /// Writes a batch under the intent; a call of unknown outcome may be sent again.
+    pub(super) async fn write(&mut self, mut batch: Batch, expected: Option<&Checkpoint>) -> Result<(), RepairError> {
+        self.lease.keep().await?;
+        batch.expected = expected.map(Checkpoint::identity);
+        let intent = Intent::Restore {
+            token: self.token.clone(),
+        };
+        batch.checkpoint.intent = intent.to_string();
+        self.commit(batch).await
+    }
+
+    async fn commit(&mut self, mut batch: Batch) -> Result<(), RepairError> {
+        batch.checkpoint.written_at_ms = now().ms();
+        let site = self.site;
+        match site.store.commit(site.partition, &site.owner, &batch).await {
+            Err(StoreError::Refused { found, .. })
+                if (*found).as_ref().map(Checkpoint::identity) == Some(batch.checkpoint.identity()) => {}
+            other => other?,
+        }
+        self.current = batch.checkpoint;
+        Ok(())
+    }
+
+    /// Writes the snapshot's documents, the newest of each entity.
+    async fn documents(&mut self, source: &Source, told: &mut (dyn FnMut(u64) + Send)) -> Result<(), RepairError> {
+        let mut pieces = Pieces::open(&*self.site.log, self.site.partition, source).await?;
+        let mut chunk: BTreeMap<Entity, Piece> = BTreeMap::new();
+        let mut passed = false;
+        while let Some(found) = pieces.next().await? {
+            for found in found {
+                match found {
+                    Found::Marker(marker) => passed |= marker == self.marker,
+                    // Of another epoch: before our marker it is of a log that was cut; behind it, somebody has begun anew.
+                    Found::Piece(piece) if piece.epoch == self.marker.epoch || passed => {
+                        chunk.insert(piece.entity.clone(), piece);
+                    }
+                    Found::Piece(_) => {}
+                }
+            }
+            if chunk.len() >= CHUNK {
+                self.put(std::mem::take(&mut chunk)).await?;
+                told(self.documents);
+            }
+        }
+        self.put(chunk).await?;
+        told(self.documents);
+        Ok(())
+    }
+
+    async fn put(&mut self, chunk: BTreeMap<Entity, Piece>) -> Result<(), RepairError> {
+        let partition = self.site.partition;
+        let entities: Vec<Entity> = chunk.keys().cloned().collect();
+        let peeked = self.site.store.peek(partition, &entities).await?;
+        let mut batch = Batch::new(None, self.current.clone());
+        for (piece, (stored, _)) in chunk.into_values().zip(peeked.entities) {
+            let entity = piece.entity;
+            let parsed = Document::parse(&entity, partition, &piece.json, piece.state.as_deref());
+            let Ok((document, _)) = parsed else {
+                self.park(&mut batch, &entity, Offset(0));
+                continue;
+            };
+            let Some(offset) = document.offset() else { continue };
+            let is_ahead = !self.marker.next().is_past(offset);
+            if is_ahead {
+                let updated_at = document.updated_at().map_or_else(String::new, |at| at.to_string());
+                self.ahead.insert(entity.clone(), Ahead { offset, updated_at });
+            } else if piece.epoch != self.marker.epoch {
+                self.park(&mut batch, &entity, Offset(offset.0 + 1)); // it may be behind the marker
+            }
+            let before = match &stored {
+                Stored::Document { json, state } => Document::parse(&entity, partition, json, state.as_deref()).ok(),
+                Stored::Absent | Stored::Lost | Stored::Unreadable(_) => None,
+            };
+            if before.as_ref().is_some_and(|(there, _)| there.offset() >= Some(offset)) {
+                continue;
+            }
+            let (seq, counted) = before.map_or((0, 0), |(there, hash)| (there.seq(), hash));
+            let hash = batch.write(&document, now());
+            batch.checkpoint.digest = batch.checkpoint.digest.moved(counted, hash);
+            batch.checkpoint.accepted = batch.checkpoint.accepted + document.seq() - seq;
+            self.documents += u64::from(counted == 0);
+        }
+        if batch.documents.is_empty() && batch.parked.is_empty() {
+            return Ok(());
+        }
+        let expected = self.current.clone();
+        self.write(batch, Some(&expected)).await
+    }
+
+    pub(super) fn park(&mut self, batch: &mut Batch, entity: &Entity, from: Offset) {
+        if !self.parked.contains_key(entity) {
+            self.parked.insert(entity.clone(), from);
+            batch.parked.push((entity.clone(), from));
+        }
+    }
+
+    /// All documents are as of one place: what follows is to be redone.
+    async fn finish(mut self) -> Result<Restored, RepairError> {
+        let group = self.site.log.group_offset(self.site.partition).await?;
+        let mut checkpoint = self.current.clone();
+        checkpoint.duplicates = checkpoint.duplicates.saturating_sub(checkpoint.accepted);
+        let from = group.unwrap_or(checkpoint.next).max(checkpoint.next);
+        checkpoint.intent = Intent::Rewound {
+            from,
+            token: self.token.clone(),
+        }
+        .to_string();
+        let mut batch = Batch::new(Some(self.current.identity()), checkpoint);
+        batch.mark = true;
+        self.commit(batch).await?;
+        Ok(Restored {
+            next: self.current.next,
+            documents: self.documents,
+            records: self.records,
+            aside: self.parked.into_keys().collect(),
+        })
+    }
+}

@@ -1,0 +1,246 @@
+//! Where a snapshot is read from: the documents' topic, or a file. In: a partition. Out: documents and markers in the
+//! order in which they were written.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+
+use super::super::site::{RepairError, Site};
+use crate::log::{FetchLimits, Log, LogError, Reader, Role};
+use crate::pure::document::Document;
+use crate::pure::entity::Entity;
+use crate::pure::place::{NextOffset, PartitionId};
+use crate::pure::snapshot::{Marker, Piece};
+
+const FETCH: FetchLimits = FetchLimits {
+    records: 1000,
+    bytes: 8 << 20,
+    wait: Duration::from_secs(1),
+};
+/// So many fetches without a record are an end: compaction leaves holes, also before the end.
+const QUIET_MAX: u32 = 5;
+/// Lines of a file taken at once.
+const LINES: usize = 1000;
+/// A marker is the last record of each round: it is looked for here first.
+const TAIL: u64 = 2000;
+
+/// Where a snapshot is.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// In the documents' topic.
+    Topic,
+    /// In a file of `khala snapshot --file`.
+    File(PathBuf),
+}
+
+/// One line of a file.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Line<'a> {
+    pub partition: u32,
+    #[serde(borrow, skip_serializing_if = "Option::is_none", default)]
+    pub document: Option<&'a RawValue>,
+    /// As hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub state: Option<String>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none", default)]
+    pub marker: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub subject: String,
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub epoch: String,
+}
+
+/// What is read.
+pub(super) enum Found {
+    Piece(Piece),
+    Marker(Marker),
+}
+
+/// Reads a snapshot of one partition from its beginning.
+pub(super) enum Pieces {
+    Topic {
+        reader: Option<Box<dyn Reader>>,
+        next: NextOffset,
+        end: NextOffset,
+    },
+    File {
+        lines: Lines<BufReader<tokio::fs::File>>,
+        partition: PartitionId,
+        path: PathBuf,
+    },
+}
+
+impl Pieces {
+    pub(super) async fn open(log: &dyn Log, partition: PartitionId, source: &Source) -> Result<Self, RepairError> {
+        match source {
+            Source::Topic => {
+                let bounds = log.bounds_of(Role::Documents, partition).await?;
+                Self::topic(log, partition, bounds.first, bounds.end).await
+            }
+            Source::File(path) => {
+                let file = tokio::fs::File::open(path)
+                    .await
+                    .map_err(|error| file_error(path, &error))?;
+                Ok(Self::File {
+                    lines: BufReader::new(file).lines(),
+                    partition,
+                    path: path.clone(),
+                })
+            }
+        }
+    }
+
+    async fn topic(
+        log: &dyn Log,
+        partition: PartitionId,
+        next: NextOffset,
+        end: NextOffset,
+    ) -> Result<Self, RepairError> {
+        let reader = if next < end {
+            Some(log.reader(Role::Documents, partition, next).await?)
+        } else {
+            None
+        };
+        Ok(Self::Topic { reader, next, end })
+    }
+
+    /// The next documents and markers; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Found>>, RepairError> {
+        match self {
+            Self::Topic { reader, next, end } => {
+                let Some(reader) = reader else { return Ok(None) };
+                let mut quiet = 0;
+                while *next < *end && quiet < QUIET_MAX {
+                    let records = reader.fetch(FETCH).await?;
+                    let Some(read_to) = records.next() else {
+                        quiet += 1;
+                        continue;
+                    };
+                    *next = read_to;
+                    let found = records.iter().filter_map(|record| {
+                        let marker = Marker::of(&record).map(Found::Marker);
+                        marker.or_else(|| Piece::of(&record).map(Found::Piece))
+                    });
+                    return Ok(Some(found.collect()));
+                }
+                Ok(None)
+            }
+            Self::File { lines, partition, path } => {
+                let mut found = Vec::new();
+                while found.len() < LINES {
+                    let line = lines.next_line().await.map_err(|error| file_error(path, &error))?;
+                    let Some(line) = line else { break };
+                    let (of, read) = read_line(&line).ok_or_else(|| {
+                        LogError::Refused(format!("{}: a line is none of a snapshot: {line:.80}", path.display()))
+                    })?;
+                    if of == *partition {
+                        found.push(read);
+                    }
+                }
+                Ok((!found.is_empty()).then_some(found))
+            }
+        }
+    }
+}
+
+fn read_line(line: &str) -> Option<(PartitionId, Found)> {
+    let line: Line<'_> = serde_json::from_str(line).ok()?;
+    let partition = PartitionId(line.partition);
+    if let Some(marker) = line.marker {
+        return Some((partition, Found::Marker(Marker::parse(marker.get().as_bytes())?)));
+    }
+    let piece = Piece {
+        entity: Entity::parse(&line.subject)?,
+        epoch: line.epoch,
+        json: line.document?.get().as_bytes().to_vec(),
+        state: match line.state {
+            Some(state) => Some(unhex(&state)?),
+            None => None,
+        },
+    };
+    Some((partition, Found::Piece(piece)))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
+}
+
+pub(super) fn file_error(path: &Path, error: &std::io::Error) -> RepairError {
+    LogError::Refused(format!("{}: {error}", path.display())).into()
+}
+
+/// The newest marker that is in the tail of the topic; of the whole topic if there is none.
+pub(super) async fn newest_marker(
+    log: &dyn Log,
+    partition: PartitionId,
+    source: &Source,
+    mut fits: impl FnMut(&Marker) -> bool,
+) -> Result<Option<Marker>, RepairError> {
+    let mut tries = vec![Pieces::open(log, partition, source).await?];
+    if let Source::Topic = source {
+        let bounds = log.bounds_of(Role::Documents, partition).await?;
+        let from = NextOffset(bounds.end.0.saturating_sub(TAIL)).max(bounds.first);
+        if from > bounds.first {
+            tries.push(Pieces::topic(log, partition, from, bounds.end).await?);
+        }
+    }
+    while let Some(mut pieces) = tries.pop() {
+        let mut newest = None;
+        while let Some(found) = pieces.next().await? {
+            for found in found {
+                if let Found::Marker(marker) = found
+                    && fits(&marker)
+                {
+                    newest = Some(marker);
+                }
+            }
+        }
+        if newest.is_some() {
+            return Ok(newest);
+        }
+    }
+    Ok(None)
+}
+
+/// The newest snapshots of some entities, as far as there are any and they can be read.
+///
+/// # Errors
+/// The log does not answer.
+pub async fn lookup(site: &Site, entities: &[Entity]) -> Result<BTreeMap<Entity, Document>, RepairError> {
+    let (log, partition) = (&*site.log, site.partition);
+    let topic = site.log.topic().await?;
+    let fits = |marker: &Marker| marker.checkpoint.topic_id == topic.id;
+    let Some(marker) = newest_marker(log, partition, &Source::Topic, fits).await? else {
+        return Ok(BTreeMap::new());
+    };
+    let mut pieces = Pieces::open(log, partition, &Source::Topic).await?;
+    let mut documents = BTreeMap::new();
+    while let Some(found) = pieces.next().await? {
+        for found in found {
+            let Found::Piece(piece) = found else { continue };
+            if piece.epoch != marker.epoch || !entities.contains(&piece.entity) {
+                continue;
+            }
+            let parsed = Document::parse(&piece.entity, partition, &piece.json, piece.state.as_deref());
+            if let Ok((document, _)) = parsed {
+                documents.insert(piece.entity, document);
+            }
+        }
+    }
+    Ok(documents)
+}

@@ -1,0 +1,363 @@
+//! Writes snapshots, off the hot path: the store's index tells what has changed, `peek` reads it.
+//! In: a partition that somebody projects. Out: documents in the topic (or a file), then a marker.
+//! Invariant: a marker is appended only after the log has every document that changed since the marker before it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tokio::io::{AsyncWriteExt, BufWriter};
+
+use super::super::site::{RepairError, now};
+use super::super::survey::last_record_of;
+use super::source::{Line, Source, file_error, hex, newest_marker};
+use crate::log::{Log, NewRecord, Role};
+use crate::pure::batch::Stored;
+use crate::pure::checkpoint::Checkpoint;
+use crate::pure::document::Document;
+use crate::pure::entity::{Entity, Kind};
+use crate::pure::intent::Intent;
+use crate::pure::place::{NextOffset, Offset, PartitionId};
+use crate::pure::recovery::LastRecord;
+use crate::pure::snapshot::{Marker, Parts, Piece};
+use crate::store::Store;
+
+/// Documents read and written at once.
+const CHUNK: usize = 500;
+/// Names read at once.
+const NAMES: usize = 10_000;
+/// Another namespace whose marker is younger than this has the topic.
+const OTHERS_MS: i64 = 600_000;
+
+/// What a round did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// Nothing has changed, or documents are between two states now.
+    Nothing,
+    /// Another namespace writes the snapshots of this topic.
+    Others(String),
+    /// So many documents, as of this place.
+    Written {
+        /// Documents.
+        documents: u64,
+        /// The marker's place.
+        next: NextOffset,
+    },
+}
+
+/// Which documents a round takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Take {
+    All,
+    Terminal,
+}
+
+/// Writes the snapshots of one partition.
+pub struct Snapshots {
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    namespace: String,
+    partition: PartitionId,
+    /// The marker written or found last.
+    marker: Option<Marker>,
+    looked: bool,
+    /// Up to where terminal documents were looked for.
+    terminals: NextOffset,
+}
+
+impl Snapshots {
+    /// Of a partition.
+    pub fn new(log: Arc<dyn Log>, store: Arc<dyn Store>, namespace: &str, partition: PartitionId) -> Self {
+        Self {
+            log,
+            store,
+            namespace: namespace.to_owned(),
+            partition,
+            marker: None,
+            looked: false,
+            terminals: NextOffset::START,
+        }
+    }
+
+    /// The marker written or found last.
+    pub fn marker(&self) -> Option<&Marker> {
+        self.marker.as_ref()
+    }
+
+    /// Writes what has changed since the marker before, then a marker.
+    ///
+    /// # Errors
+    /// Log or store do not answer; the next round begins where this one did.
+    pub async fn round(&mut self) -> Result<Round, RepairError> {
+        let Some(checkpoint) = self.settled().await? else {
+            return Ok(Round::Nothing);
+        };
+        if !self.looked {
+            self.marker = newest_marker(&*self.log, self.partition, &Source::Topic, |_| true).await?;
+            self.looked = true;
+        }
+        if let Some(marker) = &self.marker {
+            let age_ms = now().ms() - marker.checkpoint.written_at_ms;
+            if marker.namespace != self.namespace && age_ms < OTHERS_MS {
+                self.looked = false; // look again next time
+                return Ok(Round::Others(marker.namespace.clone()));
+            }
+        }
+        let (epoch, from, aside) = match &self.marker {
+            Some(marker) if self.goes_on(marker, &checkpoint).await? => {
+                if checkpoint.next <= marker.next() {
+                    return Ok(Round::Nothing); // or being redone
+                }
+                (marker.epoch.clone(), marker.next(), marker.aside.clone())
+            }
+            _ => (format!("{:016x}", rand::random::<u64>()), NextOffset::START, Vec::new()),
+        };
+        let mut pass = Pass {
+            snapshots: self,
+            epoch,
+            take: Take::All,
+            documents: 0,
+            unreadable: Vec::new(),
+        };
+        pass.changed(from, checkpoint.next).await?;
+        let again: Vec<Entity> = aside.into_iter().map(|(entity, _)| entity).collect();
+        for chunk in again.chunks(CHUNK) {
+            pass.write(chunk).await?;
+        }
+        let (documents, epoch, mut aside) = (pass.documents, pass.epoch, pass.unreadable);
+        aside.extend(self.store.parked(self.partition).await?);
+        let still = self.settled().await?;
+        if still.is_none_or(|still| still.next < checkpoint.next) {
+            return Ok(Round::Nothing); // documents went back meanwhile
+        }
+        let next = checkpoint.next;
+        let marker = Marker {
+            namespace: self.namespace.clone(),
+            epoch,
+            checkpoint,
+            aside,
+        };
+        append(&*self.log, self.partition, vec![marker.parts()]).await?;
+        self.terminals = self.terminals.max(next);
+        self.marker = Some(marker);
+        Ok(Round::Written { documents, next })
+    }
+
+    /// Writes the terminal documents among those that changed since the last look, without a marker.
+    ///
+    /// # Errors
+    /// As [`Self::round`].
+    pub async fn terminals(&mut self) -> Result<u64, RepairError> {
+        let (Some(checkpoint), Some(marker)) = (self.settled().await?, self.marker.clone()) else {
+            return Ok(0);
+        };
+        if marker.namespace != self.namespace || checkpoint.next <= self.terminals {
+            return Ok(0);
+        }
+        let from = self.terminals.max(marker.next());
+        let mut pass = Pass {
+            snapshots: self,
+            epoch: marker.epoch,
+            take: Take::Terminal,
+            documents: 0,
+            unreadable: Vec::new(),
+        };
+        pass.changed(from, checkpoint.next).await?;
+        let documents = pass.documents;
+        self.terminals = checkpoint.next;
+        Ok(documents)
+    }
+
+    /// The checkpoint, unless documents may be between two states.
+    async fn settled(&self) -> Result<Option<Checkpoint>, RepairError> {
+        let checkpoint = self.store.checkpoint(self.partition).await?;
+        let settled = |checkpoint: &Checkpoint| matches!(Intent::parse(&checkpoint.intent), Ok(intent) if !intent.as_ref().is_some_and(Intent::is_under_way));
+        Ok(checkpoint.filter(settled).map(|checkpoint| Checkpoint {
+            intent: String::new(),
+            ..checkpoint
+        }))
+    }
+
+    /// Whether documents since the marker are all that is missing: it is ours, of this topic, and not cut off.
+    async fn goes_on(&self, marker: &Marker, checkpoint: &Checkpoint) -> Result<bool, RepairError> {
+        let theirs = &marker.checkpoint;
+        if marker.namespace != self.namespace
+            || theirs.topic_id != checkpoint.topic_id
+            || theirs.partitions != checkpoint.partitions
+        {
+            return Ok(false);
+        }
+        let bounds = self.log.bounds(self.partition).await?;
+        let last = last_record_of(&*self.log, self.partition, theirs, (bounds.first, bounds.end)).await?;
+        Ok(theirs.next <= bounds.end && last != LastRecord::Differs)
+    }
+}
+
+/// One pass over what has changed.
+struct Pass<'a> {
+    snapshots: &'a Snapshots,
+    epoch: String,
+    take: Take,
+    documents: u64,
+    /// Documents that cannot be read: as of their last place at best.
+    unreadable: Vec<(Entity, Offset)>,
+}
+
+impl Pass<'_> {
+    /// Writes all that changed in `[from, to)`, whatever changed after.
+    async fn changed(&mut self, from: NextOffset, to: NextOffset) -> Result<(), RepairError> {
+        let (store, partition) = (Arc::clone(&self.snapshots.store), self.snapshots.partition);
+        for kind in Kind::ALL {
+            let mut at = from;
+            while at < to {
+                let page = store.indexed(partition, kind, at, CHUNK).await?;
+                let Some((_, last)) = page.last() else { break };
+                at = last.next();
+                let entities: Vec<Entity> = page.into_iter().map(|(entity, _)| entity).collect();
+                self.write(&entities).await?;
+            }
+            // What changed again meanwhile has moved up. Names are read faster than they move.
+            let mut moved = BTreeSet::new();
+            loop {
+                let page = store.indexed(partition, kind, at, NAMES).await?;
+                let Some((_, last)) = page.last() else { break };
+                at = last.next();
+                let whole = page.len() < NAMES;
+                moved.extend(page.into_iter().map(|(entity, _)| entity));
+                if whole {
+                    break;
+                }
+            }
+            let moved: Vec<Entity> = moved.into_iter().collect();
+            for chunk in moved.chunks(CHUNK) {
+                self.write(chunk).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, entities: &[Entity]) -> Result<(), RepairError> {
+        let (log, partition) = (&self.snapshots.log, self.snapshots.partition);
+        let peeked = self.snapshots.store.peek(partition, entities).await?;
+        let mut records = Vec::with_capacity(entities.len());
+        for (entity, (stored, indexed)) in entities.iter().zip(peeked.entities) {
+            let Stored::Document { json, state } = stored else {
+                self.unreadable.push((entity.clone(), indexed.unwrap_or(Offset(0))));
+                continue;
+            };
+            let Ok((document, _)) = Document::parse(entity, partition, &json, state.as_deref()) else {
+                self.unreadable.push((entity.clone(), indexed.unwrap_or(Offset(0))));
+                continue;
+            };
+            if self.take == Take::Terminal && !document.is_terminal() {
+                continue;
+            }
+            let piece = Piece {
+                entity: entity.clone(),
+                epoch: self.epoch.clone(),
+                json,
+                state,
+            };
+            records.push(piece.parts(&self.snapshots.namespace));
+        }
+        self.documents += records.len() as u64;
+        append(&**log, partition, records).await
+    }
+}
+
+async fn append(log: &dyn Log, partition: PartitionId, parts: Vec<Parts>) -> Result<(), RepairError> {
+    let record = |(key, value, headers): Parts| NewRecord {
+        partition: Some(partition),
+        key: Some(key.into_bytes()),
+        value: Some(value),
+        headers,
+        timestamp_ms: None,
+    };
+    let records = parts.into_iter().map(record).collect();
+    for result in log.append(Role::Documents, records).await {
+        result?;
+    }
+    Ok(())
+}
+
+/// Writes all documents of a partition into a file, then a marker; returns how many.
+///
+/// # Errors
+/// The store does not answer, or the file cannot be written.
+pub async fn write_file(
+    store: &dyn Store,
+    partition: PartitionId,
+    namespace: &str,
+    (path, file): (&Path, &mut BufWriter<tokio::fs::File>),
+) -> Result<Option<(u64, NextOffset)>, RepairError> {
+    let Some(checkpoint) = store.checkpoint(partition).await? else {
+        return Ok(None);
+    };
+    let epoch = format!("{:016x}", rand::random::<u64>());
+    let (mut documents, mut aside) = (0, store.parked(partition).await?);
+    for kind in Kind::ALL {
+        let mut at = NextOffset::START;
+        loop {
+            let page = store.indexed(partition, kind, at, CHUNK).await?;
+            let Some((_, last)) = page.last() else { break };
+            at = last.next();
+            let entities: Vec<Entity> = page.iter().map(|(entity, _)| entity.clone()).collect();
+            let peeked = store.peek(partition, &entities).await?;
+            for ((entity, offset), (stored, _)) in page.into_iter().zip(peeked.entities) {
+                let Stored::Document { json, state } = stored else {
+                    aside.push((entity, offset));
+                    continue;
+                };
+                let raw = std::str::from_utf8(&json)
+                    .ok()
+                    .and_then(|text| serde_json::from_str(text).ok());
+                let Some(raw) = raw else {
+                    aside.push((entity, offset));
+                    continue;
+                };
+                let line = Line {
+                    partition: partition.0,
+                    document: Some(raw),
+                    state: state.as_deref().map(hex),
+                    marker: None,
+                    subject: entity.subject().to_owned(),
+                    epoch: epoch.clone(),
+                };
+                write_line(&line, (path, file)).await?;
+                documents += 1;
+            }
+        }
+    }
+    let next = checkpoint.next;
+    let marker = Marker {
+        namespace: namespace.to_owned(),
+        epoch,
+        checkpoint: Checkpoint {
+            intent: String::new(),
+            ..checkpoint
+        },
+        aside,
+    };
+    let json = marker.json();
+    let raw: Option<&RawValue> = serde_json::from_slice(&json).ok();
+    let line = Line {
+        partition: partition.0,
+        document: None,
+        state: None,
+        marker: raw,
+        subject: String::new(),
+        epoch: String::new(),
+    };
+    write_line(&line, (path, file)).await?;
+    Ok(Some((documents, next)))
+}
+
+async fn write_line(
+    line: &Line<'_>,
+    (path, file): (&Path, &mut BufWriter<tokio::fs::File>),
+) -> Result<(), RepairError> {
+    let mut text = serde_json::to_vec(line).unwrap_or_default();
+    text.push(b'\n');
+    file.write_all(&text).await.map_err(|error| file_error(path, &error))
+}

@@ -1,0 +1,117 @@
+//! Writes snapshots of the partitions that this process projects, off the hot path, and tells how far back the log
+//! alone reaches. Invariant: nothing waits for it; what failed is tried again with the next round.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::access::{Access, Serving};
+use crate::config::LogTarget;
+use crate::projector::{PartitionStatus, now_ms};
+use crate::pure::partition::State;
+use crate::pure::place::{Offset, PartitionId};
+use crate::repair::snapshot::{Round, Snapshots};
+
+/// How soon documents of ended lives are written.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The first round of a partition comes sooner than the interval says.
+const FIRST_AFTER: Duration = Duration::from_secs(5);
+/// A partition that is so far behind is left in peace: what it makes now, the log has. Not for ever.
+const LAG_EVENTS_MAX: u64 = 50_000;
+const INTERVALS_WAITED_MAX: u32 = 10;
+/// How often the log's beginning is looked at.
+const HORIZON_EVERY: Duration = Duration::from_secs(15);
+
+struct Writer {
+    snapshots: Snapshots,
+    due: Instant,
+    terminals: u64,
+}
+
+/// Runs until `stop`.
+pub(super) async fn run(access: Access, serving: Serving, stop: CancellationToken) {
+    let interval = match access.settings.log {
+        LogTarget::Kafka(_) => access.settings.snapshot_interval,
+        LogTarget::Embedded(_) => None, // it keeps all events
+    };
+    let mut writers: BTreeMap<PartitionId, Writer> = BTreeMap::new();
+    let mut horizon = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let running: Vec<PartitionStatus> = serving.board.snapshot();
+        let running = running.into_iter().filter(|status| status.state == State::Running);
+        let running: Vec<PartitionStatus> = running.collect();
+        writers.retain(|partition, _| running.iter().any(|status| status.partition == *partition));
+        if let Some(interval) = interval {
+            for status in &running {
+                let writer = writers.entry(status.partition).or_insert_with(|| Writer {
+                    snapshots: access.snapshots(status.partition),
+                    due: Instant::now() + interval.min(FIRST_AFTER),
+                    terminals: status.terminals,
+                });
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = writer.look(&access, status, interval) => {}
+                }
+            }
+        }
+        if horizon <= Instant::now() {
+            horizon = Instant::now() + HORIZON_EVERY;
+            look_back(&access, &serving, &running).await;
+        }
+    }
+}
+
+impl Writer {
+    async fn look(&mut self, access: &Access, status: &PartitionStatus, interval: Duration) {
+        let partition = status.partition;
+        let now = Instant::now();
+        if self.due > now && self.terminals == status.terminals {
+            return;
+        }
+        let bounds = access.log.bounds(partition).await;
+        let lag = bounds.map_or(0, |bounds| status.offset.map_or(0, |offset| offset.until(bounds.end)));
+        if lag > LAG_EVENTS_MAX && now < self.due + interval * INTERVALS_WAITED_MAX {
+            return;
+        }
+        let done = if self.due <= now {
+            self.due = now + interval;
+            self.snapshots.round().await.map(|round| match round {
+                Round::Written { documents, next } => debug!(%partition, documents, %next, "snapshot written"),
+                Round::Others(namespace) => {
+                    info!(%partition, namespace, "another namespace writes this topic's snapshots");
+                }
+                Round::Nothing => {}
+            })
+        } else {
+            self.terminals = status.terminals;
+            self.snapshots.terminals().await.map(|_| ())
+        };
+        if let Err(error) = done {
+            warn!(%partition, %error, "no snapshot was written; it is tried again");
+        }
+    }
+}
+
+/// The age of the log's first record: the least over all partitions is how far back all of them reach.
+async fn look_back(access: &Access, serving: &Serving, running: &[PartitionStatus]) {
+    let mut ages = Vec::new();
+    for status in running {
+        let Ok(bounds) = access.log.bounds(status.partition).await else {
+            return;
+        };
+        let first = Offset(bounds.first.0);
+        if let Ok(Some(record)) = access.log.record_at(status.partition, first).await {
+            ages.push(now_ms().saturating_sub(record.timestamp_ms));
+        }
+    }
+    if let Some(age_ms) = ages.into_iter().min() {
+        serving.metrics.horizon(age_ms as f64 / 1000.0);
+    }
+}
