@@ -15,7 +15,7 @@ mod statistics;
 mod topics;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -82,7 +82,7 @@ pub struct KafkaLog {
     producer: OnceLock<FutureProducer<SendContext>>,
     member: Current,
     reports: Arc<Reports>,
-    partitions: Mutex<Option<(u32, Instant)>>,
+    partitions: tokio::sync::Mutex<Option<(u32, Instant)>>,
 }
 
 impl KafkaLog {
@@ -100,7 +100,7 @@ impl KafkaLog {
             producer: OnceLock::new(),
             member: Current::default(),
             reports: Arc::default(),
-            partitions: Mutex::default(),
+            partitions: tokio::sync::Mutex::default(),
         };
         log.asking()?; // tells of properties that librdkafka does not know
         Ok(log)
@@ -174,14 +174,15 @@ impl KafkaLog {
     }
 
     /// The number of partitions by which keys are placed.
+    /// One asks, the others wait in their order: appends begun one after the other stay so.
     async fn partitions(&self) -> Result<u32, LogError> {
-        let known = *self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.partitions.lock().await;
         if let Some((count, _)) = known.filter(|(_, since)| since.elapsed() < PARTITIONS_BELIEVED) {
             return Ok(count);
         }
         let metadata = self.metadata(self.settings.topic.clone()).await?;
         let count = self.count(&metadata, Role::Events)?;
-        *self.partitions.lock().unwrap_or_else(PoisonError::into_inner) = Some((count, Instant::now()));
+        *known = Some((count, Instant::now()));
         Ok(count)
     }
 
