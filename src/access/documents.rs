@@ -1,9 +1,11 @@
 //! Documents and streams as readers get them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Access, AccessError};
 use crate::pure::entity::{Entity, Kind};
@@ -47,8 +49,38 @@ pub struct Page {
 pub struct StreamEvent {
     /// Its place in the stream.
     pub seq: u64,
-    /// The event as structured `CloudEvents` JSON.
-    pub event: Value,
+    /// The event as structured `CloudEvents` JSON, in one line, otherwise as it was written: not every number or nesting
+    /// of `data` fits into a tree.
+    pub event: Box<RawValue>,
+}
+
+impl StreamEvent {
+    /// Takes a stored event.
+    ///
+    /// # Errors
+    /// It is no JSON.
+    pub fn new(seq: u64, mut json: Vec<u8>) -> Result<Self, AccessError> {
+        for byte in json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
+            *byte = b' '; // it stands between tokens: in a string it would be escaped
+        }
+        let text = String::from_utf8(json).map_err(|error| error.to_string());
+        let event = text.and_then(|text| RawValue::from_string(text).map_err(|error| error.to_string()));
+        let event = event.map_err(|error| AccessError::Failed(format!("stored event {seq} is no JSON: {error}")))?;
+        Ok(Self { seq, event })
+    }
+
+    /// A member as it was written; the last of equal names counts.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&str> {
+        let members: BTreeMap<String, &RawValue> = serde_json::from_str(self.event.get()).ok()?;
+        members.get(name).map(|value| value.get())
+    }
+
+    /// A member that is a text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<String> {
+        serde_json::from_str(self.member(name)?).ok()
+    }
 }
 
 impl Access {
@@ -163,12 +195,7 @@ impl Access {
         if entries.is_empty() && self.store.document(partition, entity).await?.is_none() {
             return Err(self.no_such(entity));
         }
-        let event = |entry: crate::store::StreamEntry| {
-            Ok(StreamEvent {
-                seq: entry.seq,
-                event: parse(&entry.json)?,
-            })
-        };
+        let event = |entry: crate::store::StreamEntry| StreamEvent::new(entry.seq, entry.json);
         entries.into_iter().map(event).collect()
     }
 }

@@ -43,7 +43,7 @@ pub(super) async fn run(kind: EntityKind, id: &str, after: u64, context: &Contex
 }
 
 fn is_terminal(event: &StreamEvent) -> bool {
-    matches!(event.event["type"].as_str(), Some("run.finished" | "worker.stopped"))
+    matches!(event.text("type").as_deref(), Some("run.finished" | "worker.stopped"))
 }
 
 /// Whether the entity ended, and all its events up to `after` were shown.
@@ -57,11 +57,8 @@ fn print(event: &StreamEvent, context: &Context) {
     if context.out.json {
         return context.out.value(event);
     }
-    let text = |name: &str| event.event[name].as_str().unwrap_or("-").to_owned();
-    let data = match &event.event["data"] {
-        Value::Null => String::new(),
-        data => data.to_string(),
-    };
+    let text = |name: &str| event.text(name).unwrap_or_else(|| "-".to_owned());
+    let data = event.member("data").unwrap_or_default();
     context.out.line(format!(
         "{:>6}  {}  {}  {}  {data}",
         event.seq,

@@ -127,7 +127,7 @@ async fn seq(
     let found = events
         .iter()
         .rev()
-        .find(|entry| entry.event["id"] == id && entry.event["source"] == source);
+        .find(|entry| entry.text("id").as_deref() == Some(id) && entry.text("source").as_deref() == Some(source));
     Ok(found.map(|entry| entry.seq))
 }
 

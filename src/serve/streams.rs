@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, extract};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::debug;
 
@@ -159,15 +159,16 @@ fn breach(reader: &Reader, floor: u64, latest: u64) -> HttpError {
         .with_detail(json!({"after": after, "floor": floor, "latest_seq": latest}))
 }
 
-/// `{"events":[{"seq","event"}],"next_after"}`.
+#[derive(Serialize)]
+struct Page {
+    events: Vec<StreamEvent>,
+    next_after: u64,
+}
+
 fn page(entries: &[Entry], next_after: u64) -> Result<Response, HttpError> {
-    let event = |(seq, json): &Entry| {
-        let event = serde_json::from_slice(json);
-        let event = event.map_err(|error| AccessError::Failed(format!("stored event {seq} is no JSON: {error}")))?;
-        Ok(StreamEvent { seq: *seq, event })
-    };
-    let events: Vec<StreamEvent> = entries.iter().map(event).collect::<Result<_, AccessError>>()?;
-    Ok(Json(json!({"events": events, "next_after": next_after})).into_response())
+    let event = |(seq, json): &Entry| StreamEvent::new(*seq, json.to_vec());
+    let events = entries.iter().map(event).collect::<Result<_, _>>()?;
+    Ok(Json(Page { events, next_after }).into_response())
 }
 
 /// A stream on its way.

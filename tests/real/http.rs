@@ -6,6 +6,7 @@ use super::compare::{Allow, assert_exact};
 use super::topic;
 use super::web::{Answer, MANY, ONE, event, get, post};
 use super::world::World;
+use crate::support::khala::run;
 use crate::support::redis_server::Keeps;
 use crate::support::wait::{eventually, seconds};
 
@@ -192,6 +193,36 @@ fn a_writer_reads_what_it_wrote_and_a_time_out_is_no_failure() {
         (&json!("failed"), &json!(6))
     );
     assert_exact(&world, Allow::default());
+}
+
+#[test]
+fn an_event_with_a_number_that_no_double_holds_is_read_as_it_was_written() {
+    let world = World::new("as-written", 2, 100, Keeps::Dumps);
+    let khala = world.khala("one");
+    let http = khala.http();
+    let deep = format!("{}{}", "[".repeat(120), "]".repeat(120));
+    let data = format!(r#"{{"x":1e400,"n":0.10,"a":1,"a":2,"deep":{deep}}}"#);
+    let body = event("run/a", 1, "run.delta", &data).replace(",\"type\"", ",\r\n\"type\"");
+    let wait = "/v1/events?wait=projected&timeout=30s";
+    for _ in 0..2 {
+        let answer = post(http, wait, &[ONE], body.as_bytes());
+        assert_eq!(
+            (answer.status, &answer.json()["events"][0]["seq"]),
+            (200, &json!(1)),
+            "{answer:?}"
+        );
+    }
+    let end = event("run/a", 2, "run.finished", r#"{"status":"failed"}"#);
+    assert_eq!(post(http, wait, &[ONE], end.as_bytes()).status, 200);
+    let page = get(http, "/v1/runs/a/events", &[("accept", "application/json")]);
+    assert!(page.status == 200 && page.text.contains(&data), "{page:?}");
+    let tailed = run(&world.cluster, &["tail", "run", "a", "--json"], "");
+    let text = String::from_utf8_lossy(&tailed.stdout).into_owned();
+    assert_eq!(tailed.status.code(), Some(0), "{tailed:?}");
+    assert!(text.lines().count() == 2 && text.contains(&data), "{text}");
+    let told = run(&world.cluster, &["tail", "run", "a"], "");
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(text.lines().count() == 2 && text.contains(&data), "{text}");
 }
 
 #[test]
