@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::{Key, key};
 use super::show::is_secret_property;
-use super::{Settings, environment, file, limits};
+use super::{Settings, environment, file, librdkafka, limits};
 
 /// What the command line gave.
 #[derive(Clone, Debug, Default)]
@@ -138,7 +138,7 @@ impl Loaded {
             };
             let set = text.and_then(|text| match target {
                 Target::Key(key) => (key.set)(&mut self.settings, &text),
-                Target::Kafka(property) => property_is_legal(&property).map(|()| {
+                Target::Kafka(property) => librdkafka::check(&property, &text).map(|()| {
                     self.settings.kafka.insert(property, text);
                 }),
             });
@@ -175,14 +175,6 @@ impl Target {
             Self::Kafka(property) => format!("kafka.{property}"),
         }
     }
-}
-
-fn property_is_legal(property: &str) -> Result<(), String> {
-    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._".contains(&byte);
-    if property.is_empty() || !property.bytes().all(legal) {
-        return Err("librdkafka's properties are of a–z 0–9 . _".into());
-    }
-    Ok(())
 }
 
 /// No secret is longer, and a wrong path (a device, a log) must not fill the memory.

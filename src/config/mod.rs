@@ -5,6 +5,7 @@
 mod environment;
 mod file;
 mod keys;
+mod librdkafka;
 mod limits;
 mod load;
 mod nearest;
