@@ -92,11 +92,8 @@ impl Borrow<str> for Entity {
 
 /// Kind and id of a legal subject: an id is 1–128 of `A–Z a–z 0–9 . _ : -`.
 pub fn split(subject: &str) -> Option<(Kind, &str)> {
-    let (kind, id) = match subject.split_once('/')? {
-        ("run", id) => (Kind::Run, id),
-        ("worker", id) => (Kind::Worker, id),
-        _ => return None,
-    };
+    let run = subject.strip_prefix("run/").map(|id| (Kind::Run, id));
+    let (kind, id) = run.or_else(|| Some((Kind::Worker, subject.strip_prefix("worker/")?)))?;
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-');
     ((1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(legal)).then_some((kind, id))
 }

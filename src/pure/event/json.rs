@@ -86,27 +86,65 @@ pub struct NotAnObject {
 /// # Errors
 /// The text is no JSON object; some members may have been handed out already.
 pub fn read_object<'a>(text: &'a str, mut member: impl FnMut(Text<'a>, Value<'a>)) -> Result<(), NotAnObject> {
-    let mut scan = Scan { text, at: 0 };
-    scan.skip_space();
-    if scan.peek() != Some(b'{') {
-        return Err(scan.wrong("not an object"));
+    let mut scan = Scan {
+        text,
+        at: 0,
+        what: "not an object",
+    };
+    let read = scan.whole(|scan, key, depth| {
+        scan.skip_space();
+        let start = scan.at;
+        let token = scan.value(depth)?;
+        member(key, token.value(&scan.text[start..scan.at]));
+        Some(())
+    });
+    read.ok_or(NotAnObject {
+        at: scan.at,
+        what: scan.what,
+    })
+}
+
+/// What was read; where it stands, the scan's place before and behind it tell. It fits a register, which is why it is
+/// no [`Value`].
+#[derive(Clone, Copy)]
+enum Token {
+    Null,
+    Bool,
+    Number,
+    String,
+    Escaped,
+    Array,
+    Object,
+}
+
+impl Token {
+    #[inline]
+    fn value(self, text: &str) -> Value<'_> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool => Value::Bool(text == "true"),
+            Self::Number => Value::Number(text),
+            Self::String | Self::Escaped => Value::String(self.text(text)),
+            Self::Array => Value::Array(text),
+            Self::Object => Value::Object(text),
+        }
     }
-    scan.object(1, |scan, key, depth| {
-        let value = scan.value(depth)?;
-        member(key, value);
-        Ok(())
-    })?;
-    scan.skip_space();
-    if scan.at == text.len() {
-        Ok(())
-    } else {
-        Err(scan.wrong("text after the object"))
+
+    /// Of a string with its quotes.
+    #[inline]
+    fn text(self, quoted: &str) -> Text<'_> {
+        Text {
+            raw: &quoted[1..quoted.len() - 1],
+            escaped: matches!(self, Self::Escaped),
+        }
     }
 }
 
+/// A text being read. `None` of its functions: the text is no JSON, and `what` is wrong at `at`.
 struct Scan<'a> {
     text: &'a str,
     at: usize,
+    what: &'static str,
 }
 
 impl<'a> Scan<'a> {
@@ -115,8 +153,10 @@ impl<'a> Scan<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn wrong(&self, what: &'static str) -> NotAnObject {
-        NotAnObject { at: self.at, what }
+    #[cold]
+    fn wrong<T>(&mut self, what: &'static str) -> Option<T> {
+        self.what = what;
+        None
     }
 
     #[inline]
@@ -126,28 +166,38 @@ impl<'a> Scan<'a> {
         }
     }
 
+    fn whole(&mut self, member: impl FnMut(&mut Self, Text<'a>, u32) -> Option<()>) -> Option<()> {
+        self.skip_space();
+        if self.peek() != Some(b'{') {
+            return self.wrong("not an object");
+        }
+        self.object(1, member)?;
+        self.skip_space();
+        if self.at < self.text.len() {
+            return self.wrong("text after the object");
+        }
+        Some(())
+    }
+
     /// `member` reads the value of each member, which is `depth` deep.
     #[inline]
-    fn object(
-        &mut self,
-        depth: u32,
-        mut member: impl FnMut(&mut Self, Text<'a>, u32) -> Result<(), NotAnObject>,
-    ) -> Result<(), NotAnObject> {
+    fn object(&mut self, depth: u32, mut member: impl FnMut(&mut Self, Text<'a>, u32) -> Option<()>) -> Option<()> {
         self.at += 1;
         self.skip_space();
         if self.peek() == Some(b'}') {
             self.at += 1;
-            return Ok(());
+            return Some(());
         }
         loop {
             self.skip_space();
             if self.peek() != Some(b'"') {
-                return Err(self.wrong("a key must be a string"));
+                return self.wrong("a key must be a string");
             }
-            let key = self.string()?;
+            let start = self.at;
+            let key = self.string()?.text(&self.text[start..self.at]);
             self.skip_space();
             if self.peek() != Some(b':') {
-                return Err(self.wrong("a colon is missing"));
+                return self.wrong("a colon is missing");
             }
             self.at += 1;
             member(self, key, depth)?;
@@ -156,19 +206,19 @@ impl<'a> Scan<'a> {
                 Some(b',') => self.at += 1,
                 Some(b'}') => {
                     self.at += 1;
-                    return Ok(());
+                    return Some(());
                 }
-                _ => return Err(self.wrong("a comma or a closing brace is missing")),
+                _ => return self.wrong("a comma or a closing brace is missing"),
             }
         }
     }
 
-    fn array(&mut self, depth: u32) -> Result<(), NotAnObject> {
+    fn array(&mut self, depth: u32) -> Option<()> {
         self.at += 1;
         self.skip_space();
         if self.peek() == Some(b']') {
             self.at += 1;
-            return Ok(());
+            return Some(());
         }
         loop {
             self.value(depth)?;
@@ -177,47 +227,45 @@ impl<'a> Scan<'a> {
                 Some(b',') => self.at += 1,
                 Some(b']') => {
                     self.at += 1;
-                    return Ok(());
+                    return Some(());
                 }
-                _ => return Err(self.wrong("a comma or a closing bracket is missing")),
+                _ => return self.wrong("a comma or a closing bracket is missing"),
             }
         }
     }
 
-    /// A value inside of something `depth` deep.
-    fn value(&mut self, depth: u32) -> Result<Value<'a>, NotAnObject> {
+    /// A value inside of something `depth` deep, and the white space before it.
+    fn value(&mut self, depth: u32) -> Option<Token> {
         self.skip_space();
-        let start = self.at;
         match self.peek() {
-            Some(b'"') => Ok(Value::String(self.string()?)),
-            Some(b'{' | b'[') if depth == DEPTH_MAX => Err(self.wrong("nested too deep")),
+            Some(b'"') => self.string(),
+            Some(b'{' | b'[') if depth == DEPTH_MAX => self.wrong("nested too deep"),
             Some(b'{') => {
                 self.object(depth + 1, |scan, _, depth| scan.value(depth).map(drop))?;
-                Ok(Value::Object(&self.text[start..self.at]))
+                Some(Token::Object)
             }
             Some(b'[') => {
                 self.array(depth + 1)?;
-                Ok(Value::Array(&self.text[start..self.at]))
+                Some(Token::Array)
             }
-            Some(b't') => self.literal("true", Value::Bool(true)),
-            Some(b'f') => self.literal("false", Value::Bool(false)),
-            Some(b'n') => self.literal("null", Value::Null),
+            Some(b't') => self.literal("true", Token::Bool),
+            Some(b'f') => self.literal("false", Token::Bool),
+            Some(b'n') => self.literal("null", Token::Null),
             Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(_) => Err(self.wrong("no value starts like this")),
-            None => Err(self.wrong("the text ends too early")),
+            Some(_) => self.wrong("no value starts like this"),
+            None => self.wrong("the text ends too early"),
         }
     }
 
-    fn literal(&mut self, word: &str, value: Value<'a>) -> Result<Value<'a>, NotAnObject> {
+    fn literal(&mut self, word: &str, token: Token) -> Option<Token> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
-            return Err(self.wrong("no value starts like this"));
+            return self.wrong("no value starts like this");
         }
         self.at += word.len();
-        Ok(value)
+        Some(token)
     }
 
-    fn number(&mut self) -> Result<Value<'a>, NotAnObject> {
-        let start = self.at;
+    fn number(&mut self) -> Option<Token> {
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
@@ -236,63 +284,60 @@ impl<'a> Scan<'a> {
             }
             self.digits()?;
         }
-        Ok(Value::Number(&self.text[start..self.at]))
+        Some(Token::Number)
     }
 
-    fn digits(&mut self) -> Result<(), NotAnObject> {
+    fn digits(&mut self) -> Option<()> {
         let start = self.at;
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
         }
-        if self.at > start {
-            Ok(())
-        } else {
-            Err(self.wrong("a digit is missing"))
+        if self.at == start {
+            return self.wrong("a digit is missing");
         }
+        Some(())
     }
 
-    fn string(&mut self) -> Result<Text<'a>, NotAnObject> {
+    fn string(&mut self) -> Option<Token> {
         self.at += 1;
-        let (start, mut escaped) = (self.at, false);
-        let bytes = self.text.as_bytes();
+        let (mut token, bytes) = (Token::String, self.text.as_bytes());
         loop {
             let rest = &bytes[self.at..];
             let Some(run) = plain_bytes(rest) else {
                 self.at = bytes.len();
-                return Err(self.wrong("a string is not closed"));
+                return self.wrong("a string is not closed");
             };
             self.at += run;
             match rest[run] {
                 b'"' => {
-                    let raw = &self.text[start..self.at];
                     self.at += 1;
-                    return Ok(Text { raw, escaped });
+                    return Some(token);
                 }
                 b'\\' => {
-                    escaped = true;
+                    token = Token::Escaped;
                     self.escape(rest.get(run + 1).copied())?;
                 }
-                _ => return Err(self.wrong("a control character stands in a string")),
+                _ => return self.wrong("a control character stands in a string"),
             }
         }
     }
 
-    fn escape(&mut self, letter: Option<u8>) -> Result<(), NotAnObject> {
+    fn escape(&mut self, letter: Option<u8>) -> Option<()> {
         match letter {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
             Some(b'u') => {
                 let Some(unit) = self.unit(self.at) else {
-                    return Err(self.wrong("\\u needs four hex digits"));
+                    return self.wrong("\\u needs four hex digits");
                 };
                 let pairs = matches!(unit, 0xd800..0xdc00) && matches!(self.unit(self.at + 6), Some(0xdc00..0xe000));
                 if matches!(unit, 0xd800..0xe000) && !pairs {
-                    return Err(self.wrong("a \\u escape stands for half of a surrogate pair"));
+                    return self.wrong("a \\u escape stands for half of a surrogate pair");
                 }
                 self.at += if pairs { 12 } else { 6 };
             }
-            _ => return Err(self.wrong("no such escape")),
+            _ => return self.wrong("no such escape"),
         }
-        Ok(())
+        Some(())
     }
 
     /// The UTF-16 code unit of the `\uXXXX` at this byte.
