@@ -53,8 +53,12 @@ fn print(out: Out, report: &AuditReport) {
     for partition in &report.partitions {
         let verified = if partition.verified { "   verified" } else { "" };
         out.line(format!(
-            "partition {:<4} offsets {}..{}   {} documents   {} drifted{verified}",
-            partition.partition, partition.from, partition.until, partition.documents, partition.drifted
+            "partition {:<4} offsets {}..{}   {}   {} drifted{verified}",
+            partition.partition,
+            partition.from,
+            partition.until,
+            documents(partition.documents),
+            partition.drifted
         ));
         while let Some(row) = rows.next_if(|row| row.partition == partition.partition) {
             out.line(line(row));
@@ -78,8 +82,8 @@ fn print(out: Out, report: &AuditReport) {
         count => format!("   {count} with sequences that never came"),
     };
     out.line(format!(
-        "\n{} documents, {} drifted{unverifiable}{gaps}   {} records in {:.1} s, {:.1} MB",
-        report.documents,
+        "\n{}, {} drifted{unverifiable}{gaps}   {} records in {:.1} s, {:.1} MB",
+        documents(report.documents),
         report.drift.len(),
         report.records,
         report.seconds,
@@ -88,6 +92,7 @@ fn print(out: Out, report: &AuditReport) {
     match &report.repair {
         None if report.clean => {}
         None => out.note("hint: `khala audit --repair` folds them anew from the log"),
+        Some(_) if report.drift.is_empty() => out.line("nothing to repair"),
         Some(repair) => {
             if let Some(refused) = &repair.refused {
                 return out.note(format!("khala: {refused}"));
@@ -101,6 +106,11 @@ fn print(out: Out, report: &AuditReport) {
             }
         }
     }
+}
+
+fn documents(count: u64) -> String {
+    let noun = if count == 1 { "document" } else { "documents" };
+    format!("{count} {noun}")
 }
 
 pub(super) fn line(row: &DriftRow) -> String {

@@ -69,8 +69,8 @@ pub fn decode(rec: &Rec, rules: &Rules) -> Result<Event, &'static str> {
     let text = std::str::from_utf8(value).map_err(|_| "not_json")?;
     let object = match text {
         "" => Map::new(),
-        text => match serde_json::from_str(text) {
-            Ok(Value::Object(object)) => object,
+        text => match json::value(text) {
+            Some(Value::Object(object)) => object,
             _ => return Err("not_json"),
         },
     };

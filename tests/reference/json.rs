@@ -27,6 +27,31 @@ pub fn exact(text: &str) -> Option<Value> {
     Some(value)
 }
 
+/// The text's value; `None` if it is no JSON. A number that no double holds is JSON all the same: it becomes one half,
+/// which is as illegal wherever a number has a meaning.
+pub fn value(text: &str) -> Option<Value> {
+    match serde_json::from_str(text) {
+        Ok(value) => return Some(value),
+        Err(error) if error.to_string().starts_with("number out of range") => {}
+        Err(_) => return None,
+    }
+    let raw: &RawValue = serde_json::from_str(text).ok()?;
+    match raw.get().as_bytes().first()? {
+        b'{' => {
+            let fields = fields(raw.get())?.into_iter();
+            let fields: Option<_> = fields.map(|(name, raw)| Some((name, value(raw.get())?))).collect();
+            Some(Value::Object(fields?))
+        }
+        b'[' => {
+            let items: Vec<&RawValue> = serde_json::from_str(raw.get()).ok()?;
+            Some(Value::Array(
+                items.into_iter().map(|raw| value(raw.get())).collect::<Option<_>>()?,
+            ))
+        }
+        _ => Some(Value::from(0.5)),
+    }
+}
+
 /// The fields of an object's text, each as its own text; the last of equal names wins.
 pub fn fields(text: &str) -> Option<BTreeMap<String, &RawValue>> {
     serde_json::from_str(text).ok()
