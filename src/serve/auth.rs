@@ -2,10 +2,12 @@
 //! In: a request. Out: the same request with its [`Caller`], or 401 or 403. Invariant: only hashes are kept, all of
 //! them are compared whatever is given, so that the time tells nothing; a file that cannot be read changes nothing.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -82,9 +84,12 @@ impl Guard {
     }
 
     /// Who calls.
-    fn caller(&self, headers: &HeaderMap, role: Role) -> Result<Caller, HttpError> {
+    fn caller(&self, headers: &HeaderMap, host: &str, role: Role) -> Result<Caller, HttpError> {
         if self.file.is_none() {
-            return Ok(Caller::anyone());
+            return is_local(host).then(Caller::anyone).ok_or_else(|| {
+                let message = "without tokens only this machine's own names are answered: localhost, or an address";
+                HttpError::new(StatusCode::FORBIDDEN, "wrong_host", message)
+            });
         }
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| {
@@ -123,6 +128,20 @@ impl Guard {
     }
 }
 
+/// Whether this names the machine itself. A name of elsewhere that leads here is a page of elsewhere that would have its
+/// browser act here (DNS rebinding).
+fn is_local(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) {
+            name
+        } else {
+            host
+        }
+    });
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
 /// What a call needs: reading, publishing events, or (all that changes anything else) operating.
 fn role_for(method: &Method, path: &str) -> Role {
     match *method {
@@ -134,7 +153,11 @@ fn role_for(method: &Method, path: &str) -> Role {
 
 pub(super) async fn check(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let role = role_for(request.method(), request.uri().path());
-    let caller = match app.guard.caller(request.headers(), role) {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host
+        .or(request.uri().authority().map(Authority::as_str))
+        .unwrap_or_default();
+    let caller = match app.guard.caller(request.headers(), host, role) {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };
@@ -160,6 +183,28 @@ mod tests {
         assert_eq!(role_for(&Method::POST, "/v1/events"), Role::Publish);
         assert_eq!(role_for(&Method::POST, "/v1/replays"), Role::Operate);
         assert_eq!(role_for(&Method::DELETE, "/v1/events/x"), Role::Operate);
+    }
+
+    #[test]
+    fn a_name_of_elsewhere_is_not_this_machine() {
+        for host in [
+            "localhost:7600",
+            "LOCALHOST",
+            "127.0.0.1:7600",
+            "[::1]:7600",
+            "10.0.0.7",
+        ] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example:7600",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "a:b",
+        ] {
+            assert!(!is_local(host), "{host}");
+        }
     }
 
     #[test]

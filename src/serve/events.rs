@@ -43,9 +43,10 @@ pub(super) async fn publish(
     headers: HeaderMap,
     Whole(body): Whole,
 ) -> Result<Response, HttpError> {
+    let patience = wait(query.timeout.as_deref())?;
     let patience = match query.wait.as_deref() {
         None => None,
-        Some("projected") => Some(wait(query.timeout.as_deref())?),
+        Some("projected") => Some(patience),
         Some(other) => {
             let message = format!("wait {other:?}: must be `projected`");
             return Err(HttpError::bad_request("bad_query", message));

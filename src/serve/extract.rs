@@ -1,12 +1,12 @@
 //! What handlers take from a request, with refusals in our form of errors.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::error::HttpError;
 
@@ -62,16 +62,35 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
     }
 }
 
-/// A JSON body.
+/// A JSON object in the body. Its content type must say so: then no page of elsewhere can send it unasked (CORS).
 pub(super) struct Sent<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
-        match Json::from_request(request, state).await {
-            Ok(Json(sent)) => Ok(Self(sent)),
-            Err(rejection) => Err(HttpError::new(rejection.status(), "bad_body", rejection.body_text())),
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        if !media_type.eq_ignore_ascii_case("application/json") {
+            let message = format!("content type {content_type:?}: send application/json");
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(HttpError::new(status, "unsupported_media_type", message));
         }
+        let Whole(body) = Whole::from_request(request, state).await?;
+        let text = if body.is_empty() { &b"{}"[..] } else { &body[..] };
+        // As an object first: serde takes an array for a struct too.
+        let object = serde_json::from_slice(text).map_err(bad_body)?;
+        typed(object).map(Self)
     }
+}
+
+/// A JSON object as what it is meant to be.
+pub(super) fn typed<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T, HttpError> {
+    serde_json::from_value(Value::Object(object)).map_err(bad_body)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it maps errors")]
+fn bad_body(error: serde_json::Error) -> HttpError {
+    HttpError::bad_request("bad_body", format!("the body must be a JSON object: {error}"))
 }

@@ -8,25 +8,29 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::App;
 use super::error::HttpError;
+use super::extract::{Sent, typed};
 use crate::access::{AccessError, AuditOrder, EntityOrder, ReplayProgress, ReplayRequest};
 use crate::repair::{AuditProgress, From};
 
 /// Lines that may wait for a slow reader; what is more is passed over.
 const LINES: usize = 64;
 
-pub(super) async fn replay(State(app): State<App>, body: Bytes) -> Result<Response, HttpError> {
-    let text = if body.is_empty() { &b"{}"[..] } else { &body[..] };
-    if let Ok(order) = serde_json::from_slice::<EntityOrder>(text) {
+/// One entity if the body names one, else back to a mark.
+pub(super) async fn replay(
+    State(app): State<App>,
+    Sent(body): Sent<Map<String, Value>>,
+) -> Result<Response, HttpError> {
+    if body.contains_key("entity") {
+        let order: EntityOrder = typed(body)?;
         return Ok(Json(app.access.replay_entity(&order).await?).into_response());
     }
-    let request: ReplayRequest = serde_json::from_slice(text)
-        .map_err(|error| HttpError::bad_request("bad_request", format!("a replay's request: {error}")))?;
+    let request: ReplayRequest = typed(body)?;
     let from: Result<From, String> = request.from.parse();
     from.map_err(|problem| HttpError::bad_request("bad_request", problem))?;
     let access = app.access.clone();
@@ -46,10 +50,7 @@ pub(super) async fn replay(State(app): State<App>, body: Bytes) -> Result<Respon
     }))
 }
 
-pub(super) async fn audit(State(app): State<App>, body: Bytes) -> Result<Response, HttpError> {
-    let text = if body.is_empty() { &b"{}"[..] } else { &body[..] };
-    let order: AuditOrder = serde_json::from_slice(text)
-        .map_err(|error| HttpError::bad_request("bad_request", format!("an audit's order: {error}")))?;
+pub(super) async fn audit(State(app): State<App>, Sent(order): Sent<AuditOrder>) -> Result<Response, HttpError> {
     let access = app.access.clone();
     Ok(lines(async move |sender: mpsc::Sender<Bytes>| {
         let progress = sender.clone();

@@ -5,7 +5,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
 
-use super::{App, auth, changes, envelope, error, events, operations, reads, repairs, streams};
+use super::{App, auth, changes, envelope, error, events, openapi, operations, page, reads, repairs, streams};
 use crate::config::Settings;
 
 /// Room of a request's body beside its events.
@@ -34,6 +34,8 @@ pub(super) fn router(app: App, settings: &Settings) -> Router {
         .method_not_allowed_fallback(error::wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), auth::check));
     Router::new()
+        .route("/", get(page::page))
+        .route("/openapi.json", get(openapi::document))
         .route("/healthz", get(operations::healthz))
         .route("/readyz", get(operations::readyz))
         .merge(guarded)
