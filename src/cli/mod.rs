@@ -38,7 +38,7 @@ struct Context {
     loaded: Loaded,
     settings: Arc<crate::config::Settings>,
     out: Out,
-    /// Where telemetry goes: nowhere, but for `serve`.
+    /// Where telemetry goes: nowhere, but for `serve` and `bench`.
     export: Export,
 }
 
@@ -67,7 +67,9 @@ fn run(command: Command, flags: &crate::config::Flags, out: Out) -> Result<Exit,
     let loaded = load(flags, variables()).map_err(Failure::usage)?;
     let settings = Arc::new(loaded.settings.clone());
     let export = match command {
-        Command::Serve => Export::from_environment(&settings.namespace, &instance()).map_err(Failure::usage)?,
+        Command::Serve | Command::Bench(_) => {
+            Export::from_environment(&settings.namespace, &instance()).map_err(Failure::usage)?
+        }
         _ => Export::off(),
     };
     crate::telemetry::logs::init(&export);

@@ -22,6 +22,7 @@ use crate::log::Role;
 use crate::pure::partition::State;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::store::Store;
+use crate::telemetry::Export;
 
 /// The first second is not counted: connections, caches and the broker's compiler warm up.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -32,11 +33,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// An event in the log, not yet seen in the store.
 type Awaited = (PartitionId, Offset, Instant);
 
-pub(super) async fn measure(access: &Access, task: &Task) -> Result<Outcome, Failure> {
+pub(super) async fn measure(access: &Access, task: &Task, export: &Export) -> Result<Outcome, Failure> {
     access.log.prepare().await.map_err(failed)?;
     access.store.check().await.map_err(failed)?;
     let partitions = access.partitions().await?.len();
-    let mut projecting = Projecting::start(access)?;
+    let mut projecting = Projecting::start(access, export)?;
     projecting
         .until("running all partitions", |board| {
             let all = board.snapshot();

@@ -12,7 +12,7 @@ use super::super::Context;
 use super::super::exit::{Exit, Failure};
 use super::task::{Cpu, Outcome, Stage, Target, Task};
 use super::{check, latency, usage};
-use crate::access::{Access, Opened as Found, kafka_settings, open, projector_settings};
+use crate::access::{Access, Opened as Found, kafka_settings, open, place, projector_settings};
 use crate::config::{LogTarget, Settings, StoreTarget};
 use crate::log::kafka;
 use crate::log::{FetchLimits, NewRecord, Role};
@@ -23,7 +23,8 @@ use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
 use crate::repair::compare;
 use crate::store::Opened;
-use crate::telemetry::Metrics;
+use crate::telemetry::messaging::Messaging;
+use crate::telemetry::{Export, Metrics};
 
 /// Records appended at once.
 const CHUNK: usize = 50_000;
@@ -47,12 +48,12 @@ pub(super) async fn run(task: &str, context: &Context) -> Result<Exit, Failure> 
         Stage::Decode => decode(&access, &task).await?,
         Stage::Fold => fold(&access, &task).await?,
         Stage::Store | Stage::Streams => {
-            let mut outcome = project(&access, &task).await?;
+            let mut outcome = project(&access, &task, &context.export).await?;
             check::documents(&access, &task.workload, &mut outcome).await?;
             outcome
         }
         Stage::Latency => {
-            let mut outcome = latency::measure(&access, &task).await?;
+            let mut outcome = latency::measure(&access, &task, &context.export).await?;
             check::documents(&access, &task.workload, &mut outcome).await?;
             outcome
         }
@@ -279,16 +280,19 @@ pub(super) struct Projecting {
 }
 
 impl Projecting {
-    pub(super) fn start(access: &Access) -> Result<Self, Failure> {
+    pub(super) fn start(access: &Access, export: &Export) -> Result<Self, Failure> {
         let (board, stop) = (Arc::new(StatusBoard::default()), CancellationToken::new());
         let settings = projector_settings(&access.settings, &format!("bench-{}", std::process::id()));
-        let metrics = Metrics::new(&access.settings.namespace)?;
+        let place = place(&access.settings);
+        let metrics = Metrics::exported(&access.settings.namespace, place.system, export)?;
+        let spans = Messaging::new(export.tracer(), place);
         let mut task = JoinSet::new();
-        task.spawn(projector::run(
+        task.spawn(projector::run_with_spans(
             Arc::clone(&access.log),
             Arc::clone(&access.store),
             settings,
             metrics,
+            spans,
             Arc::clone(&board),
             stop.clone(),
         ));
@@ -324,11 +328,11 @@ impl Projecting {
 }
 
 /// The real projector, from joining the group to the last commit; waiting for the group is not measured.
-async fn project(access: &Access, task: &Task) -> Result<Outcome, Failure> {
+async fn project(access: &Access, task: &Task, export: &Export) -> Result<Outcome, Failure> {
     let ends = ends(access).await?;
     access.log.prepare().await.map_err(failed)?; // the dead letters' topic
     access.store.check().await.map_err(failed)?;
-    let mut projecting = Projecting::start(access)?;
+    let mut projecting = Projecting::start(access, export)?;
     projecting.until("joining the group", StatusBoard::has_joined).await?;
     let watch = Watch::start(task);
     projecting
