@@ -120,6 +120,30 @@ fn each_alert_has_a_severity_words_and_a_runbook_and_each_runbook_an_alert() {
 }
 
 #[test]
+fn each_alert_is_seen_firing_and_silent_by_promtool() {
+    let tests = read("config/prometheus/khala.rules.test.yml");
+    let expectations: Vec<(&str, bool)> = tests
+        .split("alertname: ")
+        .skip(1)
+        .map(|part| {
+            let (name, rest) = part.split_once('\n').unwrap_or((part, ""));
+            let expected = rest.split("exp_alerts:").nth(1).unwrap_or_default();
+            (name.trim(), expected.trim_start().starts_with("- "))
+        })
+        .collect();
+    for name in alerts().keys() {
+        for fires in [true, false] {
+            let has = expectations.contains(&(name.as_str(), fires));
+            assert!(
+                has,
+                "{name}: no promtool test in which it {}",
+                if fires { "fires" } else { "is silent" }
+            );
+        }
+    }
+}
+
+#[test]
 fn a_runbook_has_all_its_parts_in_order_and_something_to_paste() {
     for path in files("docs/runbooks") {
         let text = read(&path);

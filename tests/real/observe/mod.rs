@@ -57,6 +57,19 @@ fn rules_and_their_tests_please_promtool() {
     tool("promtool", &["test", "rules", "khala.rules.test.yml"]);
     tool("promtool", &["check", "config", "--syntax-only", "prometheus.yml"]);
     tool("amtool", &["check-config", "alertmanager.yml"]);
+    for severity in ["page", "ticket"] {
+        let label = format!("severity={severity}");
+        let routed = [
+            "config",
+            "routes",
+            "test",
+            "--config.file=alertmanager.yml",
+            "--verify.receivers",
+            severity,
+            &label,
+        ];
+        tool("amtool", &routed);
+    }
 }
 
 #[test]
