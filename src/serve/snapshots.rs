@@ -1,5 +1,5 @@
-//! Writes snapshots of the partitions that this process projects, off the hot path, and tells how far back the log
-//! alone reaches. Invariant: nothing waits for it; what failed is tried again with the next round.
+//! Writes snapshots of the partitions that this process projects, off the hot path.
+//! Invariant: nothing waits for it; what failed is tried again with the next round.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use tracing::{debug, info, warn};
 
 use crate::access::{Access, Serving};
 use crate::config::LogTarget;
-use crate::projector::{PartitionStatus, now_ms};
+use crate::projector::PartitionStatus;
 use crate::pure::partition::State;
-use crate::pure::place::{Offset, PartitionId};
+use crate::pure::place::PartitionId;
 use crate::repair::snapshot::{Round, Snapshots};
 
 /// How soon documents of ended lives are written.
@@ -22,8 +22,6 @@ const FIRST_AFTER: Duration = Duration::from_secs(5);
 /// A partition that is so far behind is left in peace: what it makes now, the log has. Not for ever.
 const LAG_EVENTS_MAX: u64 = 50_000;
 const INTERVALS_WAITED_MAX: u32 = 10;
-/// How often the log's beginning is looked at.
-const HORIZON_EVERY: Duration = Duration::from_secs(15);
 
 struct Writer {
     snapshots: Snapshots,
@@ -38,7 +36,6 @@ pub(super) async fn run(access: Access, serving: Serving, stop: CancellationToke
         LogTarget::Embedded(_) => None, // it keeps all events
     };
     let mut writers: BTreeMap<PartitionId, Writer> = BTreeMap::new();
-    let mut horizon = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -60,10 +57,6 @@ pub(super) async fn run(access: Access, serving: Serving, stop: CancellationToke
                     () = writer.look(&access, status, interval) => {}
                 }
             }
-        }
-        if horizon <= Instant::now() {
-            horizon = Instant::now() + HORIZON_EVERY;
-            look_back(&access, &serving, &running).await;
         }
     }
 }
@@ -96,22 +89,5 @@ impl Writer {
         if let Err(error) = done {
             warn!(%partition, %error, "no snapshot was written; it is tried again");
         }
-    }
-}
-
-/// The age of the log's first record: the least over all partitions is how far back all of them reach.
-async fn look_back(access: &Access, serving: &Serving, running: &[PartitionStatus]) {
-    let mut ages = Vec::new();
-    for status in running {
-        let Ok(bounds) = access.log.bounds(status.partition).await else {
-            return;
-        };
-        let first = Offset(bounds.first.0);
-        if let Ok(Some(record)) = access.log.record_at(status.partition, first).await {
-            ages.push(now_ms().saturating_sub(record.timestamp_ms));
-        }
-    }
-    if let Some(age_ms) = ages.into_iter().min() {
-        serving.metrics.horizon(age_ms as f64 / 1000.0);
     }
 }
