@@ -6,10 +6,12 @@
 //! - [`repair`]: rewind, audit, snapshots.
 //! - [`projector`]: drives one partition machine per assigned partition.
 //! - [`access`]: what commands and HTTP do alike. [`serve`], [`cli`]: what people and programs call.
+//! - [`client`]: for other Rust programs; it speaks HTTP and names nothing of the rest.
 //! - [`telemetry`]: instruments and logs. [`config`]: settings, read once.
 
 pub mod access;
 pub mod cli;
+pub mod client;
 pub mod config;
 mod disk;
 pub mod log;

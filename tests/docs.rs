@@ -18,7 +18,7 @@ const WITH_VALUE: [&str; 7] = [
     "--config",
 ];
 /// Commands that have commands of their own.
-const GROUPS: [&str; 3] = ["dead-letters", "topics", "config"];
+const GROUPS: [&str; 4] = ["dead-letters", "topics", "config", "contract"];
 
 /// Every Markdown file that is part of the project, with its text.
 fn documents() -> Vec<(PathBuf, String)> {

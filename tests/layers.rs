@@ -8,6 +8,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &["telemetry", "pure"]),
     ("config", &["config", "telemetry", "pure"]),
     ("disk", &["disk"]),
+    ("client", &["client"]),
     ("log", &["log", "disk", "telemetry", "pure"]),
     ("store", &["store", "disk", "telemetry", "pure"]),
     ("repair", &["repair", "log", "store", "telemetry", "pure"]),

@@ -103,6 +103,9 @@ pub(super) enum Command {
         Nothing is paused. Exit 0: clean; 3: drift. With --repair 0 only if a second look finds all of it right."
     )]
     Audit(AuditArgs),
+    /// Are these good events? What a producer's CI runs, and what each producer of a live topic breaks
+    #[command(subcommand)]
+    Contract(super::contract::ContractCommand),
     /// Records that were no legal events
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),

@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod completions;
 mod config;
+mod contract;
 mod dead_letters;
 mod demo;
 mod documents;
@@ -104,6 +105,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Checkpoints { partition, limit } => status::checkpoints(partition, limit, context).await,
         Command::Replay(args) => replay::run(args, context).await,
         Command::Audit(args) => audit::run(args, context).await,
+        Command::Contract(command) => contract::run(command, context).await,
         Command::DeadLetters(DeadLettersCommand::List { reason, limit }) => {
             dead_letters::list(reason.as_deref(), limit, context).await
         }

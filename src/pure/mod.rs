@@ -5,6 +5,7 @@ pub mod batch;
 pub mod cache;
 pub mod canonical;
 pub mod checkpoint;
+pub mod contract;
 pub mod document;
 pub mod drift;
 pub mod entity;

@@ -117,3 +117,72 @@ fn no_answer_is_another_than_the_document_says() {
     assert!(said.contains("No issues found") || said.contains("passed"), "{said}");
     assert_eq!(khala.term(), Some(0));
 }
+
+#[test]
+fn the_events_schema_judges_as_khala_does() {
+    let base = json!({"specversion": "1.0", "id": "1", "source": "s", "type": "run.delta", "subject": "run/a"});
+    let with = |changes: Value| {
+        let mut event = base.clone();
+        let changes = changes.as_object().expect("an object").clone();
+        event.as_object_mut().expect("an object").extend(changes);
+        event
+    };
+    let worker = |changes: Value| {
+        let mut event = with(json!({"subject": "worker/w", "type": "worker.started"}));
+        event
+            .as_object_mut()
+            .expect("an object")
+            .extend(changes.as_object().expect("an object").clone());
+        event
+    };
+    let events = [
+        base.clone(),
+        json!({}),
+        with(json!({"specversion": "0.3"})),
+        with(json!({"id": ""})),
+        with(json!({"source": "x".repeat(257)})),
+        with(json!({"subject": "job/a"})),
+        with(json!({"subject": "run/a b"})),
+        with(json!({"type": "Run.delta"})),
+        with(json!({"type": "worker.started"})),
+        worker(json!({"type": "run.started"})),
+        with(json!({"sequence": 1})),
+        with(json!({"sequence": "17"})),
+        with(json!({"sequence": 0})),
+        with(json!({"sequence": "x"})),
+        with(json!({"sequence": 9_007_199_254_740_992_u64})),
+        with(json!({"data": [1]})),
+        with(json!({"data": null, "time": null, "sequence": null, "anything": 1})),
+        with(json!({"type": "run.finished"})),
+        with(json!({"type": "run.finished", "data": {"status": "done"}})),
+        with(json!({"type": "run.finished", "data": {"status": "failed", "reason": null}})),
+        with(json!({"type": "run.finished", "data": {"status": "failed", "reason": 1}})),
+        with(json!({"type": "run.started", "data": {"owner_user_id": 7}})),
+        worker(json!({"data": {"adapter": "x", "metadata": {"a": 1}}})),
+        worker(json!({"data": {"metadata": []}})),
+        worker(json!({"type": "worker.error", "data": {"fatal": true}})),
+        worker(json!({"type": "worker.error", "data": {"fatal": "yes"}})),
+    ];
+    let ours: Vec<bool> = events
+        .iter()
+        .map(|event| khala::pure::event::decode_structured(event.to_string().as_bytes(), 1 << 20).is_ok())
+        .collect();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let lines = tempfile::NamedTempFile::new().expect("a file");
+    let text = events.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    std::fs::write(lines.path(), text).expect("a file");
+    let said = must_pass(
+        Command::new(python("python"))
+            .args([
+                format!("{root}/tests/scripts/schema.py"),
+                format!("{root}/docs/event.schema.json"),
+            ])
+            .stdin(std::fs::File::open(lines.path()).expect("a file")),
+    );
+    let theirs: Vec<bool> = said.lines().map(|line| line == "true").collect();
+    assert!(ours.contains(&true) && ours.contains(&false));
+    for (event, verdicts) in events.iter().zip(ours.iter().zip(&theirs)) {
+        assert_eq!(verdicts.0, verdicts.1, "khala and the schema on {event}");
+    }
+    assert_eq!(ours.len(), theirs.len());
+}

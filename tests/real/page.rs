@@ -47,7 +47,7 @@ fn an_operator_sees_what_is_wrong_and_puts_it_right() {
     });
 
     let pictures = std::env::var("KHALA_PICTURES").unwrap_or_else(|_| world.dir().display().to_string());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/page.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts/page.py");
     let url = format!("http://{}", khala.http());
     must_pass(Command::new(python("python")).args([script, &url, "0perate", &pictures, &khala.pid().to_string()]));
 }
