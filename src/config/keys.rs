@@ -137,6 +137,15 @@ pub static KEYS: &[Key] = &[
         get: |settings| settings.http_connections.to_string(),
     },
     Key {
+        name: "http_rate",
+        unit: "requests a second",
+        default: "0",
+        doc: "Requests that each token may make a second, twice that at once; more are answered with 429; 0: no limit",
+        secret: false,
+        set: |settings, text| value::number(text, 0..=1_000_000).map(|rate| settings.http_rate = rate as u32),
+        get: |settings| settings.http_rate.to_string(),
+    },
+    Key {
         name: "http_cors",
         unit: "",
         default: "none",

@@ -62,6 +62,8 @@ pub struct Settings {
     pub token_file: Option<PathBuf>,
     /// Connections that the HTTP server holds at once.
     pub http_connections: usize,
+    /// Requests of each token a second; 0: no limit.
+    pub http_rate: u32,
     /// Origins whose pages may call the HTTP server; `*` for all.
     pub http_cors: Vec<String>,
     /// The HTTP server's certificate chain, PEM.
@@ -123,6 +125,7 @@ impl Default for Settings {
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             token_file: None,
             http_connections: 0,
+            http_rate: 0,
             http_cors: Vec::new(),
             http_tls_cert: None,
             http_tls_key: None,

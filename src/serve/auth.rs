@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
@@ -161,6 +162,10 @@ pub(super) async fn check(State(app): State<App>, mut request: Request, next: Ne
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };
+    if !app.rate.takes(&caller.name, Instant::now()) {
+        let message = "this token has made its requests of this second (http_rate); try again";
+        return HttpError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).into_response();
+    }
     request.extensions_mut().insert(caller.clone());
     if role != Role::Operate {
         return next.run(request).await;

@@ -15,6 +15,7 @@ mod openapi;
 mod operations;
 mod page;
 mod projected;
+mod rate;
 mod reader;
 mod reads;
 mod repairs;
@@ -36,6 +37,7 @@ use tracing::{error, info, warn};
 
 use self::auth::Guard;
 use self::feeds::Feeds;
+use self::rate::Rate;
 use self::tls::Tls;
 use crate::access::{Access, Serving, instance, projector_settings};
 use crate::config::{LogTarget, Settings, StoreTarget, Token};
@@ -61,6 +63,7 @@ struct App {
     access: Access,
     serving: Serving,
     guard: Arc<Guard>,
+    rate: Arc<Rate>,
     feeds: Arc<Feeds>,
     /// Streams end when this is cancelled.
     stop: CancellationToken,
@@ -91,6 +94,7 @@ pub async fn run(
         access: access.clone(),
         serving: serving.clone(),
         guard: Arc::new(Guard::new(settings.token_file.clone(), tokens)),
+        rate: Arc::new(Rate::new(settings.http_rate)),
         feeds: Feeds::new(),
         stop: http_stop.clone(),
         started: Instant::now(),

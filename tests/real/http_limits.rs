@@ -122,3 +122,37 @@ fn wait_for(stream: &mut TcpStream, words: &str) {
         text.push_str(&String::from_utf8_lossy(&buffer[..bytes]));
     }
 }
+
+#[test]
+fn a_token_over_its_rate_is_told_so_and_no_other_is() {
+    let world = World::new("hasty", 2, 100, Keeps::Dumps);
+    let tokens = world.dir().join("tokens");
+    std::fs::write(&tokens, "read hasty\nread calm\n").expect("a file");
+    let token_file = tokens.display().to_string();
+    let flags = ["--token-file", &token_file, "--http-rate", "1"];
+    let khala = Khala::start(world.dir(), &world.cluster, "one", &flags);
+    let ask = |token: &str| {
+        get(
+            khala.http(),
+            "/v1/workers",
+            &[("authorization", &format!("Bearer {token}"))],
+        )
+    };
+    let refused = eventually("the haste is noticed", seconds(60), || {
+        let answer = ask("hasty");
+        if answer.status == 429 {
+            Ok(answer)
+        } else {
+            Err(answer.status)
+        }
+    });
+    assert_eq!(
+        (refused.code().as_str(), refused.header("retry-after")),
+        ("rate_limited", "1")
+    );
+    assert_eq!(ask("calm").status, 200);
+    eventually("it goes on later", seconds(60), || match ask("hasty").status {
+        200 => Ok(()),
+        status => Err(status),
+    });
+}
