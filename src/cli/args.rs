@@ -78,6 +78,9 @@ pub(super) enum Command {
     /// Each partition: offset, end, lag, state, owner
     #[command(after_help = "Example:\n  khala status --json")]
     Status,
+    /// Rates, lag, what is held, the hottest runs: again and again
+    #[command(after_help = "Examples:\n  khala top\n  khala top --every 5s --times 12 --json")]
+    Top(super::top::TopArgs),
     /// The history of positions, and which are good
     #[command(after_help = "Example:\n  khala checkpoints --partition 3 --limit 5")]
     Checkpoints {

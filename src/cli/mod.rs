@@ -20,6 +20,7 @@ mod serve;
 mod snapshot;
 mod status;
 mod tail;
+mod top;
 mod topics;
 
 use std::process::ExitCode;
@@ -101,6 +102,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Get { kind, id } => documents::get(kind, &id, context).await,
         Command::List(args) => documents::list(&args, context).await,
         Command::Tail { kind, id, after } => tail::run(kind, &id, after, context).await,
+        Command::Top(args) => top::run(&args, context).await,
         Command::Status => status::status(context).await,
         Command::Checkpoints { partition, limit } => status::checkpoints(partition, limit, context).await,
         Command::Replay(args) => replay::run(args, context).await,

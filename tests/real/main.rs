@@ -37,6 +37,7 @@ mod sink_faults;
 mod snapshots;
 mod spoil;
 mod streams;
+mod top;
 mod topic;
 mod web;
 mod world;
