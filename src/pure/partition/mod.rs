@@ -99,6 +99,14 @@ impl Partition {
         self.remembered
     }
 
+    /// The store's checkpoint while the partition runs; `None`: it has none, or none is known.
+    pub fn in_store(&self) -> Option<&Checkpoint> {
+        match &self.phase {
+            Phase::Running(running) => running.stored.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Whether more records would be taken now.
     pub fn wants_records(&self) -> bool {
         matches!(&self.phase, Phase::Running(running) if running.wants_records()) && !self.stopping

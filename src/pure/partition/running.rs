@@ -18,7 +18,7 @@ const MARK_EVERY_MS: i64 = 1000;
 
 pub(super) struct Running {
     /// What the store has; `None`: nothing yet.
-    stored: Option<Checkpoint>,
+    pub(super) stored: Option<Checkpoint>,
     /// After everything folded so far.
     pub(super) position: Checkpoint,
     /// Whether `position` was ever the identity of a batch: if not, the store has none or `stored`.
@@ -75,9 +75,13 @@ impl Running {
         }
     }
 
-    /// After a rewind: takes note in the store that its redo has begun, also where there is nothing to redo.
+    /// After a rewind or a gap: takes note in the store that it is behind us, also where no record follows.
     pub(super) fn pick_up(&mut self, actions: &mut Vec<Action>) {
-        if self.position.intent.is_empty() {
+        let moved = self
+            .stored
+            .as_ref()
+            .is_some_and(|stored| stored.next != self.position.next);
+        if self.position.intent.is_empty() && !moved {
             return;
         }
         self.position.intent.clear();
@@ -227,14 +231,6 @@ impl Running {
 }
 
 impl Partition {
-    /// The store's checkpoint while the partition runs; `None`: it has none, or none is known.
-    pub fn in_store(&self) -> Option<&Checkpoint> {
-        match &self.phase {
-            Phase::Running(running) => running.stored.as_ref(),
-            _ => None,
-        }
-    }
-
     pub(super) fn records(&mut self, records: RecordBatch, now_ms: i64, actions: &mut Vec<Action>) {
         let stopping = self.stopping;
         let Phase::Running(running) = &mut self.phase else {

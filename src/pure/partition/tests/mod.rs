@@ -121,6 +121,26 @@ fn an_older_store_is_named_also_when_the_group_lags() {
 }
 
 #[test]
+fn a_gap_with_nothing_behind_it_is_named_once_and_is_no_lag() {
+    let (mut world, mut dice) = run(9, 100);
+    let applied = |world: &World| world.store.checkpoint.as_ref().map(|checkpoint| checkpoint.next);
+    while applied(&world) < Some(NextOffset(40)) {
+        world.feed(5);
+        world.perform(&mut dice, u64::MAX);
+    }
+    world.first = world.end();
+    for _ in 0..3 {
+        world.crash();
+        world.settle(&mut dice);
+        assert_eq!(applied(&world), Some(world.end()));
+    }
+    assert_eq!(
+        world.named,
+        [Called::FirstStart, Called::RetentionGap, Called::Normal, Called::Normal]
+    );
+}
+
+#[test]
 fn a_missing_document_parks_its_entity_and_the_others_go_on() {
     let (mut world, mut dice) = run(4, 300);
     let log = world.log.clone();
