@@ -2,7 +2,7 @@
 
 use super::connect::{CONTROL_LANE, Connections};
 use super::keys::Keys;
-use super::read::{ask, command};
+use super::read::{ask, command, of_another_type};
 use super::reply;
 use crate::pure::checkpoint::{Checkpoint, FIELDS, Mark};
 use crate::pure::place::PartitionId;
@@ -22,16 +22,19 @@ pub(super) async fn history(
 /// Appends a mark that an audit vouches for.
 pub(super) async fn verify(
     connections: &Connections,
+    partition: PartitionId,
     keys: &Keys,
     checkpoint: &Checkpoint,
     kept: usize,
 ) -> Result<(), StoreError> {
-    let mut add = command(&["XADD", &keys.checkpoints(), "MAXLEN", "~", &kept.to_string(), "*"]);
+    let key = keys.checkpoints();
+    let mut add = command(&["XADD", &key, "MAXLEN", "~", &kept.to_string(), "*"]);
     for (name, value) in FIELDS.iter().zip(checkpoint.fields()) {
         add.arg(name).arg(value);
     }
     add.arg(reply::VERIFIED).arg("1");
-    connections.query(CONTROL_LANE, &add).await.map(|_| ())
+    let added = connections.query(CONTROL_LANE, &add).await;
+    added.map(|_| ()).map_err(of_another_type(partition, &key))
 }
 
 /// Takes marks out.

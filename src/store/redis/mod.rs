@@ -228,7 +228,7 @@ impl Store for RedisStore {
 
     async fn verify(&self, partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         let kept = self.settings.history_kept;
-        history::verify(&self.connections, &self.keys(partition), checkpoint, kept).await
+        history::verify(&self.connections, partition, &self.keys(partition), checkpoint, kept).await
     }
 
     async fn forget_marks(&self, partition: PartitionId, ids: &[String]) -> Result<(), StoreError> {
@@ -243,7 +243,7 @@ impl Store for RedisStore {
         limit: usize,
     ) -> Result<Vec<(Entity, Offset)>, StoreError> {
         let index = self.keys(partition).index(kind);
-        survey::indexed(&self.connections, &index, (kind, from), limit).await
+        survey::indexed(&self.connections, partition, &index, (kind, from), limit).await
     }
 
     async fn count_below(&self, partition: PartitionId, offset: NextOffset) -> Result<u64, StoreError> {

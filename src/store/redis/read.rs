@@ -29,7 +29,17 @@ pub(super) fn command(words: &[&str]) -> Cmd {
     command
 }
 
-/// Asks for what a key holds: one of another type is no outage, but something that a person must look at.
+/// A key of another type is no outage, but something that a person must look at.
+pub(super) fn of_another_type(partition: PartitionId, key: &str) -> impl Fn(StoreError) -> StoreError {
+    move |error| match error {
+        StoreError::Unreachable { detail, .. } if detail.contains("WRONGTYPE") => {
+            reply::corrupt(partition, key, "it is of another type than it must be".to_owned())
+        }
+        other => other,
+    }
+}
+
+/// Asks for what a key holds.
 pub(super) async fn ask(
     connections: &Connections,
     partition: PartitionId,
@@ -37,12 +47,7 @@ pub(super) async fn ask(
     question: &Cmd,
 ) -> Result<Value, StoreError> {
     let answer = connections.query(READ_LANE, question).await;
-    answer.map_err(|error| match error {
-        StoreError::Unreachable { detail, .. } if detail.contains("WRONGTYPE") => {
-            reply::corrupt(partition, key, "it is of another type than it must be".to_owned())
-        }
-        other => other,
-    })
+    answer.map_err(of_another_type(partition, key))
 }
 
 pub(super) async fn checkpoint(

@@ -3,7 +3,7 @@
 use redis::Value;
 
 use super::connect::{Connections, READ_LANE};
-use super::read::{command, scored};
+use super::read::{ask, command, scored};
 use super::reply::{list, text};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
@@ -15,6 +15,7 @@ const SCAN_COUNT: &str = "1000";
 /// Entities by ascending last offset, from `from` on.
 pub(super) async fn indexed(
     connections: &Connections,
+    partition: PartitionId,
     index: &str,
     (kind, from): (Kind, NextOffset),
     limit: usize,
@@ -30,7 +31,7 @@ pub(super) async fn indexed(
         "0",
         &limit,
     ]);
-    let members = scored(&connections.query(READ_LANE, &range).await?);
+    let members = scored(&ask(connections, partition, index, &range).await?);
     let entity = |(id, offset): (String, Offset)| Some((Entity::new(kind, &id)?, offset));
     Ok(members.into_iter().filter_map(entity).collect())
 }
