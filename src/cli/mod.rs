@@ -74,7 +74,13 @@ fn run(command: Command, flags: &crate::config::Flags, out: Out) -> Result<Exit,
         }
         _ => Export::off(),
     };
-    crate::telemetry::logs::init(&export);
+    // A server tells what it does; other commands print it, and log only what is wrong.
+    let level = if matches!(command, Command::Serve) {
+        "info"
+    } else {
+        "warn"
+    };
+    crate::telemetry::logs::init(&export, level);
     let context = Context {
         loaded,
         settings,

@@ -210,7 +210,7 @@ impl Assignments {
     fn assign(&mut self, assignment: Assignment) {
         match assignment {
             Assignment::Assigned(partitions) => {
-                info!(?partitions, "assigned");
+                info!(partitions = ?numbers(&partitions), "assigned");
                 for partition in partitions {
                     match self.slots.get_mut(&partition) {
                         Some(slot) if slot.stopping => slot.again = true,
@@ -220,7 +220,7 @@ impl Assignments {
                 }
             }
             Assignment::Revoked(partitions) => {
-                info!(?partitions, "revoked");
+                info!(partitions = ?numbers(&partitions), "revoked");
                 for partition in partitions {
                     if let Some(slot) = self.slots.get_mut(&partition) {
                         slot.stopping = true;
@@ -317,6 +317,10 @@ impl Assignments {
             self.drivers.shutdown().await;
         }
     }
+}
+
+fn numbers(partitions: &[PartitionId]) -> Vec<u32> {
+    partitions.iter().map(|partition| partition.0).collect()
 }
 
 /// A partition's machine, and what does its bidding.

@@ -21,11 +21,12 @@ use super::repeats::Unrepeated;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Starts logging. A second call changes nothing.
-pub fn init(export: &Export) {
+/// Starts logging, at the level `usual` if none is asked for. A second call changes nothing.
+pub fn init(export: &Export, usual: &str) {
     let variable = |name| std::env::var(name).unwrap_or_default();
-    let filter = filter(&variable("KHALA_LOG_LEVEL"))
-        .or_else(|_| filter("info"))
+    let asked = variable("KHALA_LOG_LEVEL");
+    let filter = filter(if asked.is_empty() { usual } else { &asked })
+        .or_else(|_| filter(usual))
         .unwrap_or_else(|_| EnvFilter::default());
     let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let to_stderr = if variable("KHALA_LOG_FORMAT") == "json" {
