@@ -129,4 +129,12 @@ fn only_allowed_origins_may_call_from_a_browser() {
     assert_eq!(allowed.header("access-control-allow-origin"), "https://app.example");
     let other = get(khala.http(), "/v1/runs", &[("origin", "https://evil.example")]);
     assert_eq!((other.status, other.header("access-control-allow-origin")), (200, ""));
+    let rebound = get(khala.http(), "/v1/runs", &[("host", "evil.example")]);
+    assert_eq!(
+        (rebound.status, rebound.code().as_str()),
+        (403, "wrong_host"),
+        "a name of elsewhere that leads here"
+    );
+    let unasked = post(khala.http(), "/v1/audits", &[("content-type", "text/plain")], b"{}");
+    assert_eq!(unasked.status, 415, "what a page may send without asking does nothing");
 }

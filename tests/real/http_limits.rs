@@ -85,7 +85,7 @@ fn thousands_of_idle_readers_cost_little_and_all_of_them_hear_of_the_next_event(
     let mut readers: Vec<TcpStream> = Vec::with_capacity(READERS);
     for n in 0..READERS {
         let mut stream = TcpStream::connect(http).expect("it listens");
-        let head = format!("GET /v1/runs/r{}/events HTTP/1.1\r\nhost: x\r\n\r\n", n % 100);
+        let head = format!("GET /v1/runs/r{}/events HTTP/1.1\r\nhost: localhost\r\n\r\n", n % 100);
         stream.write_all(head.as_bytes()).expect("a socket");
         readers.push(stream);
     }
