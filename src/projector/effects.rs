@@ -96,12 +96,7 @@ impl Doer {
             }
             other => other.map_err(repair_failure)?,
         };
-        Ok(restored.map(|restored| Rewound {
-            next: restored.next,
-            entities: restored.documents,
-            records: restored.records,
-            left: restored.aside,
-        }))
+        Ok(restored.map(Rewound::from))
     }
 
     async fn append(&self, records: &RecordBatch, letters: &[DeadLetter]) -> Outcome {

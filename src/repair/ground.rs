@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::reading::Steady;
 use crate::log::{FetchLimits, Log, LogError, Role};
 use crate::pure::event::Rules;
 use crate::pure::place::{NextOffset, PartitionId, Partitioner};
@@ -98,7 +99,7 @@ pub async fn read_log(
     if from >= until {
         return Ok(read);
     }
-    let mut reader = log.reader(Role::Events, partition, from).await?;
+    let mut reader = Steady::open(log, Role::Events, partition, from).await?;
     let limits = FetchLimits {
         records: pace.records(),
         bytes: FETCH_BYTES,

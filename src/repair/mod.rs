@@ -10,6 +10,7 @@ mod ground;
 mod heal;
 mod listing;
 mod plan;
+mod reading;
 mod report;
 mod rewind;
 mod site;

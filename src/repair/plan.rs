@@ -21,8 +21,11 @@ pub(super) enum Plan {
         /// See above.
         counted: u128,
     },
-    /// Its beginning is gone from the log.
-    Leave,
+    /// Its beginning is gone from the log: a snapshot may have it.
+    Leave {
+        /// See above.
+        counted: u128,
+    },
 }
 
 /// Plans for a log that begins at `log_first`.
@@ -40,7 +43,7 @@ pub(super) fn plan(
         return unreadable(log_first);
     };
     match document.first_offset() {
-        Some(first) if log_first.is_past(first) => Plan::Leave,
+        Some(first) if log_first.is_past(first) => Plan::Leave { counted },
         Some(first) if target.is_past(first) => Plan::Fold {
             first: at(first),
             counted,
@@ -57,7 +60,7 @@ fn unreadable(log_first: NextOffset) -> Plan {
             counted: 0,
         }
     } else {
-        Plan::Leave
+        Plan::Leave { counted: 0 }
     }
 }
 

@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::{Plan, plan};
 use super::site::{Lease, RepairError, Site, now, read_through};
+use super::snapshot::{self, Restored, Source};
 use super::survey::last_record_of;
 use crate::log::Bounds;
 use crate::pure::batch::Batch;
 use crate::pure::checkpoint::Checkpoint;
+use crate::pure::document::Document;
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::event::Rules;
 use crate::pure::intent::{Intent, Target};
@@ -46,6 +48,9 @@ pub async fn rewind(
     to: Option<&Checkpoint>,
     told: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Rewound, RepairError> {
+    if let Some(rewound) = finish_restore(site).await? {
+        return Ok(rewound);
+    }
     let Some(mut work) = Work::begin(site, to).await? else {
         let checkpoint = site.store.checkpoint(site.partition).await?;
         let next = checkpoint.map_or(NextOffset::START, |checkpoint| checkpoint.next);
@@ -58,6 +63,26 @@ pub async fn rewind(
         work.put_back(told).await?;
         if work.target_holds().await? {
             return work.finish().await;
+        }
+    }
+}
+
+/// A restore that was begun is finished first: its documents are none of any mark's.
+async fn finish_restore(site: &Site) -> Result<Option<Rewound>, RepairError> {
+    if !snapshot::is_begun(site).await? {
+        return Ok(None);
+    }
+    let restored = snapshot::restore(site, &Source::Topic, &mut |_| {}).await?;
+    Ok(restored.map(Rewound::from))
+}
+
+impl From<Restored> for Rewound {
+    fn from(restored: Restored) -> Self {
+        Self {
+            next: restored.next,
+            entities: restored.documents,
+            records: restored.records,
+            left: restored.aside,
         }
     }
 }
@@ -84,9 +109,7 @@ impl<'a> Work<'a> {
         let intent = Intent::parse(&current.intent).map_err(|error| unknown(site, &error.to_string()))?;
         let (begun, target, token) = match (intent, to) {
             (Some(Intent::Rewind { mark, token }), _) => (true, *mark, token),
-            (Some(Intent::Restore { .. }), _) => {
-                return Err(unknown(site, "a restore is under way; `khala restore` finishes it").into());
-            }
+            (Some(Intent::Restore { .. }), _) => return Err(unknown(site, "a restore is under way").into()),
             (_, None) => return Ok(None),
             // The store was rolled back below the mark in the meantime: its documents are none of the mark's.
             (_, Some(mark)) if mark.next > current.next => return Err(refused(site, Some(current)).into()),
@@ -198,7 +221,7 @@ impl<'a> Work<'a> {
     ) -> Result<(), RepairError> {
         let site = self.site;
         let mut refold = Refold::new(site.partition, self.rules, 0);
-        let (mut gone, mut from) = (Vec::new(), self.target.next);
+        let (mut gone, mut lost, mut from) = (Vec::new(), BTreeMap::new(), self.target.next);
         for chunk in entities.chunks(CHUNK_ENTITIES) {
             self.lease.keep().await?;
             let peeked = site.store.peek(site.partition, chunk).await?;
@@ -208,7 +231,7 @@ impl<'a> Work<'a> {
             for (entity, (stored, _)) in chunk.iter().zip(peeked.entities) {
                 let parked_at = parked.get(entity).copied();
                 match plan(site.partition, entity, &stored, self.bounds.first, self.target.next) {
-                    Plan::Leave => _ = self.left.insert(entity.clone()),
+                    Plan::Leave { counted } => _ = lost.insert(entity.clone(), counted),
                     Plan::Remove { counted } if parked_at.is_none() => gone.push((entity.clone(), counted)),
                     Plan::Remove { counted } => refold.want(entity.clone(), Want::until(self.target.next), counted),
                     Plan::Fold { first, counted } => {
@@ -227,6 +250,7 @@ impl<'a> Work<'a> {
                 }
             }
         }
+        from = from.min(self.go_on_from_snapshots(lost, parked, &mut refold).await?);
         let (mut folded, until) = (Vec::new(), self.target.next);
         let take = |records: &_| folded.extend(refold.feed(records).done);
         self.progress.records += read_through(site, (from, until), &mut self.lease, take).await?;
@@ -246,6 +270,42 @@ impl<'a> Work<'a> {
             told(self.progress);
         }
         Ok(())
+    }
+
+    /// Entities whose beginning the log has lost: their snapshots are gone on from; the log has all that follows. Those
+    /// without one are left. Returns where to read from.
+    async fn go_on_from_snapshots(
+        &mut self,
+        lost: BTreeMap<Entity, u128>,
+        parked: &BTreeMap<Entity, Offset>,
+        refold: &mut Refold<u128>,
+    ) -> Result<NextOffset, RepairError> {
+        let (mut from, until) = (self.target.next, self.target.next);
+        if lost.is_empty() {
+            return Ok(from);
+        }
+        self.lease.keep().await?;
+        let entities: BTreeSet<Entity> = lost.keys().cloned().collect();
+        let mut found = snapshot::lookup(self.site, &entities, until).await?;
+        for (entity, counted) in lost {
+            let waits_since = parked.get(&entity).copied();
+            let usable = |document: &Document| {
+                let included = document.offset()?;
+                let is_before_parking = waits_since.is_none_or(|at| included < at);
+                is_before_parking.then_some(included.next().max(self.bounds.first))
+            };
+            let Some((document, next)) = found
+                .remove(&entity)
+                .and_then(|document| usable(&document).map(|next| (document, next)))
+            else {
+                self.left.insert(entity);
+                continue;
+            };
+            from = from.min(next);
+            let split = waits_since.map_or(NextOffset::START, |at| NextOffset(at.0)).min(until);
+            refold.want_onto(document, Vec::new(), Want { until, split }, counted);
+        }
+        Ok(from)
     }
 
     async fn write_folded(
@@ -282,7 +342,9 @@ impl<'a> Work<'a> {
         let token = self.token.clone();
         let from = if was_cut { self.target.next } else { self.current.next };
         let mut checkpoint = self.target.checkpoint(&self.current);
-        if !self.left.is_empty() {
+        // Of the log's first offset nothing is known but that: if it was cut, documents lie below it.
+        let is_first = self.target.last_record.is_none() && self.bounds.first > NextOffset::START;
+        if !self.left.is_empty() || is_first {
             checkpoint.digest = self.current.digest;
         }
         checkpoint.intent = Intent::Rewound { from, token }.to_string();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::reading::Steady;
 use crate::log::{FetchLimits, Log, LogError, Role};
 use crate::pure::event::Rules;
 use crate::pure::place::{NextOffset, PartitionId};
@@ -96,7 +97,7 @@ pub(super) async fn read_through(
     if from >= until {
         return Ok(0);
     }
-    let mut reader = site.log.reader(Role::Events, site.partition, from).await?;
+    let mut reader = Steady::open(&*site.log, Role::Events, site.partition, from).await?;
     let (mut next, mut records, mut quiet) = (from, 0, 0);
     while next < until {
         lease.keep().await?;

@@ -1,6 +1,6 @@
 //! Snapshots: a store that was lost and a log that has forgotten are together still no loss.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -240,5 +240,122 @@ fn a_finished_run_is_in_the_topic_long_before_the_interval_is_over() {
     kept("\"status\":\"running\"");
     publish(event("2", "run.finished", r#"{"status":"succeeded"}"#));
     kept("\"status\":\"succeeded\"");
+    assert_eq!(khala.term(), Some(0));
+}
+
+/// The newest good mark of a partition past an offset; events are produced until there is one.
+fn good_mark(world: &mut World, partition: u32, past: u64) -> u64 {
+    let number = partition.to_string();
+    eventually("a good mark behind the snapshot", seconds(60), || {
+        world.produce(200);
+        world.settle();
+        let marks = run(&world.cluster, &["checkpoints", "--partition", &number, "--json"], "");
+        let text = String::from_utf8_lossy(&marks.stdout).into_owned();
+        let rows = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let rows = rows.flat_map(|row| row.as_array().cloned().unwrap_or_else(|| vec![row]));
+        let good = rows.filter(|row| row["good"] == true);
+        let offsets = good.filter_map(|row| row["offset"].as_u64());
+        offsets.filter(|offset| *offset > past).max().ok_or(text.clone())
+    })
+}
+
+/// Documents of a partition that begin before an offset and end at a mark or later.
+fn cut_documents(documents: &BTreeMap<String, Value>, partition: u32, (first, mark): (u64, u64)) -> Vec<String> {
+    let is_cut = |document: &&Value| {
+        let source = &document["runtime_source"];
+        source["partition"] == partition
+            && source["first_offset"].as_u64() < Some(first)
+            && source["offset"].as_u64() >= Some(mark)
+    };
+    let cut = documents.values().filter(is_cut);
+    cut.map(|document| document["document_id"].as_str().expect("an id").to_owned())
+        .collect()
+}
+
+fn replay(world: &World, partition: u32, offset: u64) -> Value {
+    let (partition, offset) = (partition.to_string(), offset.to_string());
+    let words = [
+        "replay",
+        "--partition",
+        &partition,
+        "--from",
+        "offset",
+        &offset,
+        "--json",
+    ];
+    let output = run(&world.cluster, &words, "");
+    let (text, told) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(output.status.code(), Some(0), "{text}{told}");
+    serde_json::from_str(text.lines().last().unwrap_or_default()).expect("JSON")
+}
+
+#[test]
+fn a_replay_takes_from_the_snapshot_what_the_log_has_forgotten_and_names_what_nobody_has() {
+    let mut world = World::new("snapshot-replay", 2, 20_000, Keeps::Dumps);
+    let khala = Khala::start(world.dir(), &world.cluster, "one", &["--snapshot-interval", "off"]);
+    world.produce(4_000);
+    world.settle();
+    snapshot(&world, &[]);
+    let mut ends = world.offsets();
+    world.produce(1_000);
+    world.settle();
+    ends[1] = world.offsets()[1]; // the log of partition 1 will forget also what is in no snapshot
+    let marks = [good_mark(&mut world, 0, ends[0]), good_mark(&mut world, 1, ends[1])];
+    world.produce(2_000);
+    world.settle();
+    forget(&world, &ends);
+    let before = documents(&world);
+    let [covered, bare] = [0, 1].map(|p| cut_documents(&before, p, (ends[p as usize], marks[p as usize])));
+    assert!(
+        covered.len() > 3 && !bare.is_empty(),
+        "an empty pass: {covered:?} {bare:?}"
+    );
+    for document in &covered[..3] {
+        let _: i64 = world.redis.ask(&["DEL", &world.key(0, document)]);
+    }
+    let report = replay(&world, 0, marks[0]);
+    assert_eq!(report["partitions"][0]["left"], serde_json::json!([]), "{report}");
+    assert!(
+        report["partitions"][0]["entities"].as_u64() >= Some(covered.len() as u64),
+        "{report}"
+    );
+    assert_same(&world, &before);
+    let report = replay(&world, 1, marks[1]);
+    let left: BTreeSet<&str> = report["partitions"][0]["left"]
+        .as_array()
+        .expect("an array")
+        .iter()
+        .map(|name| name.as_str().expect("a name"))
+        .collect();
+    assert_eq!(left, bare.iter().map(String::as_str).collect(), "{report}");
+    let same = |mut all: BTreeMap<String, Value>| {
+        all.remove("checkpoint 1"); // what a left document has already, its redo counts among the duplicates
+        all
+    };
+    assert_eq!(same(documents(&world)), same(before), "left untouched");
+    assert_eq!(khala.term(), Some(0));
+}
+
+#[test]
+fn a_log_that_saw_several_leaders_is_audited_from_its_beginning_to_its_end() {
+    let mut world = World::with_own_broker("leaders", 2, 20_000);
+    let khala = world.khala("one");
+    for _ in 0..5 {
+        world.produce(400);
+        world.settle();
+        world.own_broker().stop();
+        world.own_broker().start_again();
+    }
+    world.produce(400);
+    world.settle();
+    let output = run(&world.cluster, &["audit", "--json"], "");
+    let (text, words) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(output.status.code(), Some(0), "{text}{words}");
     assert_eq!(khala.term(), Some(0));
 }

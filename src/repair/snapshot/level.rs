@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::reading::Steady;
 use super::super::site::{FETCH, RepairError, now, read_through};
 use super::restore::{CHUNK, Work};
 use crate::log::Role;
@@ -72,7 +73,7 @@ impl Work<'_> {
         if from >= to || from < self.bounds.first {
             return Ok(()); // a gap is the recovery table's to name
         }
-        let mut reader = self.site.log.reader(Role::Events, self.site.partition, from).await?;
+        let mut reader = Steady::open(&*self.site.log, Role::Events, self.site.partition, from).await?;
         while self.current.next < to {
             self.lease.keep().await?;
             let records = reader.fetch(FETCH).await?;

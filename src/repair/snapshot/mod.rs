@@ -7,6 +7,6 @@ mod restore;
 mod source;
 mod write;
 
-pub use self::restore::{Restored, restore};
+pub use self::restore::{Restored, is_begun, restore};
 pub use self::source::{Source, lookup};
 pub use self::write::{Round, Snapshots, write_file};

@@ -54,7 +54,7 @@ pub async fn restore(
         let of = &marker.checkpoint;
         of.partitions == topic.partitions && (of.topic_id == topic.id || topic.id.is_empty() || of.topic_id.is_empty())
     };
-    let begun = begun(site).await?;
+    let begun = is_begun(site).await?;
     let Some(marker) = newest_marker(&*site.log, site.partition, source, fits).await? else {
         return nothing(site, begun);
     };
@@ -77,7 +77,10 @@ pub async fn restore(
 }
 
 /// Whether a restore is under way.
-async fn begun(site: &Site) -> Result<bool, RepairError> {
+///
+/// # Errors
+/// The store does not answer.
+pub async fn is_begun(site: &Site) -> Result<bool, RepairError> {
     let checkpoint = site.store.checkpoint(site.partition).await?;
     let intent = checkpoint.map(|checkpoint| Intent::parse(&checkpoint.intent));
     Ok(matches!(intent, Some(Ok(Some(Intent::Restore { .. })))))

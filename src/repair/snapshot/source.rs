@@ -1,7 +1,7 @@
 //! Where a snapshot is read from: the documents' topic, or a file. In: a partition. Out: documents and markers in the
 //! order in which they were written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,11 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 
+use super::super::reading::Steady;
 use super::super::site::{RepairError, Site};
-use crate::log::{FetchLimits, Log, LogError, Reader, Role};
+use super::super::survey::last_record_of;
+use crate::log::{FetchLimits, Log, LogError, Role};
 use crate::pure::document::Document;
 use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, PartitionId};
+use crate::pure::recovery::LastRecord;
 use crate::pure::snapshot::{Marker, Piece};
 
 const FETCH: FetchLimits = FetchLimits {
@@ -21,8 +24,8 @@ const FETCH: FetchLimits = FetchLimits {
     bytes: 8 << 20,
     wait: Duration::from_secs(1),
 };
-/// So many fetches without a record are an end: compaction leaves holes, also before the end.
-const QUIET_MAX: u32 = 5;
+/// Fetches without a record after which the log is given up: the reader tells of the end, also behind holes.
+const QUIET_MAX: u32 = 30;
 /// Lines of a file taken at once.
 const LINES: usize = 1000;
 /// A marker is the last record of each round: it is looked for here first.
@@ -61,9 +64,9 @@ pub(super) enum Found {
 }
 
 /// Reads a snapshot of one partition from its beginning.
-pub(super) enum Pieces {
+pub(super) enum Pieces<'a> {
     Topic {
-        reader: Option<Box<dyn Reader>>,
+        reader: Option<Steady<'a>>,
         next: NextOffset,
         end: NextOffset,
     },
@@ -74,8 +77,8 @@ pub(super) enum Pieces {
     },
 }
 
-impl Pieces {
-    pub(super) async fn open(log: &dyn Log, partition: PartitionId, source: &Source) -> Result<Self, RepairError> {
+impl<'a> Pieces<'a> {
+    pub(super) async fn open(log: &'a dyn Log, partition: PartitionId, source: &Source) -> Result<Self, RepairError> {
         match source {
             Source::Topic => {
                 let bounds = log.bounds_of(Role::Documents, partition).await?;
@@ -95,13 +98,13 @@ impl Pieces {
     }
 
     async fn topic(
-        log: &dyn Log,
+        log: &'a dyn Log,
         partition: PartitionId,
         next: NextOffset,
         end: NextOffset,
     ) -> Result<Self, RepairError> {
         let reader = if next < end {
-            Some(log.reader(Role::Documents, partition, next).await?)
+            Some(Steady::open(log, Role::Documents, partition, next).await?)
         } else {
             None
         };
@@ -114,10 +117,16 @@ impl Pieces {
             Self::Topic { reader, next, end } => {
                 let Some(reader) = reader else { return Ok(None) };
                 let mut quiet = 0;
-                while *next < *end && quiet < QUIET_MAX {
+                while *next < *end {
                     let records = reader.fetch(FETCH).await?;
                     let Some(read_to) = records.next() else {
                         quiet += 1;
+                        if quiet >= QUIET_MAX {
+                            // Never half a snapshot: what is missing would be taken for what never was.
+                            let detail = format!("the documents' topic gives nothing at offset {next} of {end}");
+                            let address = "the documents' topic".to_owned();
+                            return Err(LogError::Unreachable { address, detail }.into());
+                        }
                         continue;
                     };
                     *next = read_to;
@@ -217,30 +226,49 @@ pub(super) async fn newest_marker(
     Ok(None)
 }
 
-/// The newest snapshots of some entities, as far as there are any and they can be read.
+/// Snapshots of some entities as they were at `until`, as far as there are any and this log vouches for them: it has all
+/// their events that are not in them.
 ///
 /// # Errors
 /// The log does not answer.
-pub async fn lookup(site: &Site, entities: &[Entity]) -> Result<BTreeMap<Entity, Document>, RepairError> {
+pub async fn lookup(
+    site: &Site,
+    entities: &BTreeSet<Entity>,
+    until: NextOffset,
+) -> Result<BTreeMap<Entity, Document>, RepairError> {
     let (log, partition) = (&*site.log, site.partition);
     let topic = site.log.topic().await?;
     let fits = |marker: &Marker| marker.checkpoint.topic_id == topic.id;
-    let Some(marker) = newest_marker(log, partition, &Source::Topic, fits).await? else {
+    let Some(newest) = newest_marker(log, partition, &Source::Topic, fits).await? else {
         return Ok(BTreeMap::new());
     };
+    let bounds = log.bounds(partition).await?;
+    let last = last_record_of(log, partition, &newest.checkpoint, (bounds.first, bounds.end)).await?;
+    if newest.next() > bounds.end || last == LastRecord::Differs {
+        return Ok(BTreeMap::new()); // of a log that was cut
+    }
     let mut pieces = Pieces::open(log, partition, &Source::Topic).await?;
-    let mut documents = BTreeMap::new();
-    while let Some(found) = pieces.next().await? {
-        for found in found {
-            let Found::Piece(piece) = found else { continue };
-            if piece.epoch != marker.epoch || !entities.contains(&piece.entity) {
-                continue;
-            }
-            let parsed = Document::parse(&piece.entity, partition, &piece.json, piece.state.as_deref());
-            if let Ok((document, _)) = parsed {
-                documents.insert(piece.entity, document);
+    let (mut read, mut found) = (BTreeMap::new(), BTreeMap::new());
+    while let Some(batch) = pieces.next().await? {
+        for one in batch {
+            match one {
+                Found::Piece(piece) if piece.epoch == newest.epoch && entities.contains(&piece.entity) => {
+                    let parsed = Document::parse(&piece.entity, partition, &piece.json, piece.state.as_deref());
+                    read.insert(piece.entity, parsed.ok().map(|(document, _)| document));
+                }
+                Found::Marker(marker) if marker.epoch == newest.epoch && marker.next() >= bounds.first => {
+                    let aside: BTreeSet<&Entity> = marker.aside.iter().map(|(entity, _)| entity).collect();
+                    let as_of_marker = read.iter().filter_map(|(entity, document)| {
+                        let document = document.as_ref().filter(|_| !aside.contains(entity))?;
+                        let last = document.offset()?;
+                        let is_below = marker.next().is_past(last) && until.is_past(last);
+                        is_below.then(|| (entity.clone(), document.clone()))
+                    });
+                    found.extend(as_of_marker);
+                }
+                _ => {}
             }
         }
     }
-    Ok(documents)
+    Ok(found)
 }

@@ -61,7 +61,6 @@ pub struct Snapshots {
     partition: PartitionId,
     /// The marker written or found last.
     marker: Option<Marker>,
-    looked: bool,
     /// Up to where terminal documents were looked for.
     terminals: NextOffset,
 }
@@ -75,7 +74,6 @@ impl Snapshots {
             namespace: namespace.to_owned(),
             partition,
             marker: None,
-            looked: false,
             terminals: NextOffset::START,
         }
     }
@@ -93,19 +91,20 @@ impl Snapshots {
         let Some(checkpoint) = self.settled().await? else {
             return Ok(Round::Nothing);
         };
-        if !self.looked {
-            self.marker = newest_marker(&*self.log, self.partition, &Source::Topic, |_| true).await?;
-            self.looked = true;
-        }
+        // A server and `khala snapshot` may write at once. Going on in one epoch, each adds to what the other wrote; two
+        // that began anew at once have overwritten each other's documents, and so all are written once more.
+        let newest = self.newest().await?;
+        let torn = matches!((&self.marker, &newest), (Some(ours), Some(newest)) if ours.epoch != newest.epoch);
+        self.marker = newest;
         if let Some(marker) = &self.marker {
             let age_ms = now().ms() - marker.checkpoint.written_at_ms;
             if marker.namespace != self.namespace && age_ms < OTHERS_MS {
-                self.looked = false; // look again next time
                 return Ok(Round::Others(marker.namespace.clone()));
             }
         }
+        let before = self.marker.as_ref().map(|marker| marker.epoch.clone());
         let (epoch, from, aside) = match &self.marker {
-            Some(marker) if self.goes_on(marker, &checkpoint).await? => {
+            Some(marker) if !torn && self.goes_on(marker, &checkpoint).await? => {
                 if checkpoint.next <= marker.next() {
                     return Ok(Round::Nothing); // or being redone
                 }
@@ -127,6 +126,9 @@ impl Snapshots {
         }
         let (documents, epoch, mut aside) = (pass.documents, pass.epoch, pass.unreadable);
         aside.extend(self.store.parked(self.partition).await?);
+        if self.newest().await?.map(|marker| marker.epoch) != before {
+            return Ok(Round::Nothing); // somebody else began anew meanwhile
+        }
         let still = self.settled().await?;
         if still.is_none_or(|still| still.next < checkpoint.next) {
             return Ok(Round::Nothing); // documents went back meanwhile
@@ -167,6 +169,10 @@ impl Snapshots {
         let documents = pass.documents;
         self.terminals = checkpoint.next;
         Ok(documents)
+    }
+
+    async fn newest(&self) -> Result<Option<Marker>, RepairError> {
+        newest_marker(&*self.log, self.partition, &Source::Topic, |_| true).await
     }
 
     /// The checkpoint, unless documents may be between two states.
