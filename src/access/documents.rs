@@ -11,7 +11,7 @@ use super::{Access, AccessError};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::time::Time;
-use crate::store::ListQuery;
+use crate::store::{ListQuery, Store};
 
 /// A heartbeat older than this is stale.
 const HEARTBEAT_FRESH_MS: i64 = 120_000;
@@ -90,12 +90,12 @@ impl Access {
     /// `NotFound`; log or store do not answer.
     pub async fn document(&self, entity: &Entity, now_ms: i64) -> Result<Value, AccessError> {
         let partition = self.home(entity).await?;
-        let json = self
-            .store
-            .document(partition, entity)
-            .await?
-            .ok_or_else(|| self.no_such(entity))?;
-        let mut document = parse(&json)?;
+        let reading = self.reading().await?;
+        let mut json = reading.document(partition, entity).await?;
+        if json.is_none() && !self.is_own(&reading) && self.store.owner(partition).await?.is_some() {
+            json = self.store.document(partition, entity).await?; // the old one may be a moment ahead
+        }
+        let mut document = parse(&json.ok_or_else(|| self.no_such(entity))?)?;
         add_heartbeat_state(&mut document, now_ms);
         Ok(document)
     }
@@ -116,9 +116,9 @@ impl Access {
     pub async fn list(&self, request: &ListRequest, now_ms: i64) -> Result<Page, AccessError> {
         let before = request.cursor.as_deref().map(read_cursor).transpose()?;
         let mut found: Vec<(String, String, Value)> = Vec::new();
+        let reading = self.reading().await?;
         for partition in self.partitions().await? {
-            self.list_partition(partition, request, before.as_ref(), &mut found)
-                .await?;
+            list_partition(&*reading, partition, (request, before.as_ref()), &mut found).await?;
         }
         found.sort_by(|a, b| (&b.0, &b.1).cmp(&(&a.0, &a.1)));
         let more = found.len() > request.limit;
@@ -137,48 +137,6 @@ impl Access {
         })
     }
 
-    /// Adds a partition's documents that fit, at most one more than asked for. Its index is ordered by offset, and
-    /// so by the log's clock as far as that runs forward.
-    async fn list_partition(
-        &self,
-        partition: PartitionId,
-        request: &ListRequest,
-        before: Option<&(String, String)>,
-        found: &mut Vec<(String, String, Value)>,
-    ) -> Result<(), AccessError> {
-        let since = request.since.map(|since| since.to_string()).unwrap_or_default();
-        let (mut skip, mut taken) = (0, 0);
-        loop {
-            let query = ListQuery {
-                kind: request.kind,
-                skip,
-                limit: CHUNK,
-            };
-            let chunk: Vec<(NextOffset, Vec<u8>)> = self.store.list(partition, &query).await?;
-            let last_chunk = chunk.len() < CHUNK;
-            for (_, json) in chunk {
-                // One bad document hides no other; reading it by its id tells what is wrong.
-                let Ok(document) = parse(&json) else { continue };
-                let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
-                let place = (text("updated_at"), text("document_id"));
-                let fits = request
-                    .status
-                    .as_ref()
-                    .is_none_or(|status| document["status"] == status.as_str());
-                let seen = request.scope.is_empty() || in_scope(request, &place.1);
-                if place.0 < since || !fits || !seen || before.is_some_and(|before| place >= *before) {
-                    continue;
-                }
-                found.push((place.0, place.1, document));
-                taken += 1;
-            }
-            if last_chunk || taken > request.limit {
-                return Ok(());
-            }
-            skip += CHUNK;
-        }
-    }
-
     /// Events of an entity's stream above `after`, waiting up to `wait` for a first one.
     ///
     /// # Errors
@@ -191,12 +149,54 @@ impl Access {
         wait: Duration,
     ) -> Result<Vec<StreamEvent>, AccessError> {
         let partition = self.home(entity).await?;
-        let entries = self.store.events(partition, entity, after, limit, wait).await?;
-        if entries.is_empty() && self.store.document(partition, entity).await?.is_none() {
+        let reading = self.reading().await?;
+        let entries = reading.events(partition, entity, after, limit, wait).await?;
+        if entries.is_empty() && reading.document(partition, entity).await?.is_none() {
             return Err(self.no_such(entity));
         }
         let event = |entry: crate::store::StreamEntry| StreamEvent::new(entry.seq, entry.json);
         entries.into_iter().map(event).collect()
+    }
+}
+
+/// Adds a partition's documents that fit, at most one more than asked for. Its index is ordered by offset, and
+/// so by the log's clock as far as that runs forward.
+async fn list_partition(
+    store: &dyn Store,
+    partition: PartitionId,
+    (request, before): (&ListRequest, Option<&(String, String)>),
+    found: &mut Vec<(String, String, Value)>,
+) -> Result<(), AccessError> {
+    let since = request.since.map(|since| since.to_string()).unwrap_or_default();
+    let (mut skip, mut taken) = (0, 0);
+    loop {
+        let query = ListQuery {
+            kind: request.kind,
+            skip,
+            limit: CHUNK,
+        };
+        let chunk: Vec<(NextOffset, Vec<u8>)> = store.list(partition, &query).await?;
+        let last_chunk = chunk.len() < CHUNK;
+        for (_, json) in chunk {
+            // One bad document hides no other; reading it by its id tells what is wrong.
+            let Ok(document) = parse(&json) else { continue };
+            let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
+            let place = (text("updated_at"), text("document_id"));
+            let fits = request
+                .status
+                .as_ref()
+                .is_none_or(|status| document["status"] == status.as_str());
+            let seen = request.scope.is_empty() || in_scope(request, &place.1);
+            if place.0 < since || !fits || !seen || before.is_some_and(|before| place >= *before) {
+                continue;
+            }
+            found.push((place.0, place.1, document));
+            taken += 1;
+        }
+        if last_chunk || taken > request.limit {
+            return Ok(());
+        }
+        skip += CHUNK;
     }
 }
 

@@ -8,9 +8,11 @@ mod dead_letters;
 mod documents;
 mod forecast;
 mod migrate;
+mod namespaces;
 mod open;
 mod partitions;
 mod publish;
+mod rebuild;
 mod redrive;
 mod replay;
 mod resume;
@@ -26,11 +28,13 @@ pub use self::audits::{AuditOrder, EntityOrder, Watch};
 pub use self::dead_letters::{DeadLetter, Header};
 pub use self::documents::{ListRequest, Page, StreamEvent, with_heartbeat_state};
 pub use self::migrate::{Migration, migrate};
+pub use self::namespaces::{NamespaceRow, Route};
 pub use self::open::{
     Opened, instance, kafka_settings, open, open_log, open_store, place, projector_settings, redis_settings,
 };
 pub use self::partitions::PartitionCount;
 pub use self::publish::{Publication, Published, prepare_event};
+pub use self::rebuild::{RebuildProgress, RebuildReport, RebuildRequest, RebuiltPartition, TellRebuild};
 pub use self::redrive::{Chosen, Effort, Fate, LETTERS_MAX, RedriveReport, RedriveRequest, RedrivenLetter};
 pub use self::replay::{ReplayProgress, ReplayProof, ReplayReport, ReplayRequest, ReplayedPartition, Told};
 pub use self::resume::{LetThrough, ResumeRequest};
@@ -113,6 +117,8 @@ pub struct Access {
     pub serving: Option<Serving>,
     /// How many partitions the log has.
     pub partition_count: Arc<PartitionCount>,
+    /// Where readers get documents.
+    pub route: Arc<Route>,
 }
 
 impl Access {

@@ -37,6 +37,7 @@ pub fn open(settings: &Arc<Settings>) -> Result<Opened, AccessError> {
         settings: Arc::clone(settings),
         serving: None,
         partition_count: Arc::default(),
+        route: Arc::default(),
     }))
 }
 

@@ -100,6 +100,12 @@ pub(super) enum Command {
         whoever projects next finishes it. `khala checkpoints` shows the marks."
     )]
     Replay(ReplayArgs),
+    /// Everything once more into another namespace, beside the one that serves; compare both, lead readers over
+    #[command(after_help = super::rebuild::HELP)]
+    Rebuild(super::rebuild::RebuildArgs),
+    /// The namespaces of the store
+    #[command(subcommand)]
+    Namespaces(super::rebuild::NamespacesCommand),
     /// Documents against the log: which are not what the log says, and why
     #[command(
         after_help = "Examples:\n  khala audit\n  khala audit run run_123\n  khala audit --sample 0.1 --json\n  khala audit --repair\n\n\

@@ -14,6 +14,7 @@ mod exit;
 mod key;
 mod out;
 mod publish;
+mod rebuild;
 mod remote;
 mod replay;
 mod serve;
@@ -112,6 +113,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Status => status::status(context).await,
         Command::Checkpoints { partition, limit } => status::checkpoints(partition, limit, context).await,
         Command::Replay(args) => replay::run(args, context).await,
+        Command::Rebuild(args) => rebuild::run(args, context).await,
+        Command::Namespaces(command) => rebuild::namespaces(command, context).await,
         Command::Audit(args) => audit::run(args, context).await,
         Command::Contract(command) => contract::run(command, context).await,
         Command::DeadLetters(DeadLettersCommand::List { reason, limit }) => {

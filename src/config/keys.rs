@@ -63,6 +63,14 @@ const TOPIC_BYTES_MAX: usize = 249 - ".dead-letters".len();
 const NAMESPACE_BYTES_MAX: usize = 64;
 const MIB: usize = 1 << 20;
 
+/// A legal namespace.
+///
+/// # Errors
+/// It is none: why.
+pub fn namespace(text: &str) -> Result<String, String> {
+    value::name(text, NAMESPACE_BYTES_MAX)
+}
+
 /// All settings but `kafka.*`, in the order of `config/khala.toml`.
 pub static KEYS: &[Key] = &[
     Key {
@@ -104,7 +112,7 @@ pub static KEYS: &[Key] = &[
         default: "khala",
         doc: "One complete set of documents and checkpoints; also the consumer group's name",
         secret: false,
-        set: |settings, text| value::name(text, NAMESPACE_BYTES_MAX).map(|namespace| settings.namespace = namespace),
+        set: |settings, text| namespace(text).map(|namespace| settings.namespace = namespace),
         get: |settings| settings.namespace.clone(),
     },
     Key {

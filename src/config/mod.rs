@@ -14,7 +14,7 @@ mod tokens;
 mod value;
 
 pub use environment::variables;
-pub use keys::{ELSEWHERE, KEYS, Key, key};
+pub use keys::{ELSEWHERE, KEYS, Key, key, namespace};
 pub use load::{ConfigError, Flags, Loaded, Origin, load};
 pub use show::{Row, hide_url, is_secret_property};
 pub use tokens::{Role, Token, read_tokens};

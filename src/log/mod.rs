@@ -4,10 +4,13 @@
 
 pub mod embedded;
 pub mod kafka;
+mod ungrouped;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+
+pub use self::ungrouped::Ungrouped;
 
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::pure::record::{RecordBatch, RecordIdentity};

@@ -17,6 +17,8 @@ use crate::pure::place::PartitionId;
 
 /// Events of an entity looked through for one that was just published.
 const LOOKED_THROUGH: u64 = 1000;
+/// How often another namespace, which readers are led to, is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A published event and what became of it.
 #[derive(Serialize)]
@@ -47,11 +49,20 @@ pub(super) async fn is_applied(
     until: Instant,
 ) -> Result<bool, AccessError> {
     let (_guest, mut position) = app.feeds.watch(partition);
-    let Ok(checkpoint) = timeout_at(until, app.access.store.checkpoint(partition)).await else {
-        return Ok(false);
-    };
-    if checkpoint?.is_some_and(|checkpoint| checkpoint.next.0 > offset) {
-        return Ok(true);
+    let reading = app.access.reading().await?;
+    loop {
+        let Ok(checkpoint) = timeout_at(until, reading.checkpoint(partition)).await else {
+            return Ok(false);
+        };
+        if checkpoint?.is_some_and(|checkpoint| checkpoint.next.0 > offset) {
+            return Ok(true);
+        }
+        if app.access.is_own(&reading) {
+            break; // its commits are told of
+        }
+        if timeout_at(until, tokio::time::sleep(LOOK_EVERY)).await.is_err() {
+            return Ok(false);
+        }
     }
     loop {
         if position.borrow_and_update().is_some_and(|next| next.0 > offset) {

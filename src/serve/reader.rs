@@ -101,7 +101,7 @@ impl Reader {
     }
 
     async fn read_store(&mut self, limit: usize) -> Result<Vec<Entry>, AccessError> {
-        let store = &self.app.access.store;
+        let store = self.app.access.reading().await?;
         let found = store
             .events(self.partition, &self.entity, self.cursor, limit, Duration::ZERO)
             .await?;

@@ -215,6 +215,15 @@ pub trait Store: Send + Sync {
     /// `Rejected`: the namespace is not a legal one.
     fn in_namespace(&self, namespace: &str) -> Result<Arc<dyn Store>, StoreError>;
 
+    /// Namespaces with a checkpoint, by name. In a Redis Cluster those that the node that answers knows.
+    async fn namespaces(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Takes all of this namespace away, which has at most so many partitions; nobody may project it.
+    ///
+    /// # Errors
+    /// `Unreachable`: some may be left; doing it again is harmless.
+    async fn clear(&self, partitions: u32) -> Result<(), StoreError>;
+
     /// What an operator told; `None`: nothing.
     async fn note(&self, note: Note) -> Result<Option<String>, StoreError>;
 

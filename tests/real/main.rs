@@ -29,6 +29,7 @@ mod observe;
 mod openapi;
 mod page;
 mod producers;
+mod rebuild;
 mod redaction;
 mod redrive;
 mod rewind;

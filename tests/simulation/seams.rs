@@ -233,6 +233,14 @@ impl Store for SimStore {
         not_simulated()
     }
 
+    async fn namespaces(&self) -> Result<Vec<String>, StoreError> {
+        not_simulated()
+    }
+
+    async fn clear(&self, _: u32) -> Result<(), StoreError> {
+        not_simulated()
+    }
+
     async fn note(&self, _: Note) -> Result<Option<String>, StoreError> {
         Ok(None)
     }

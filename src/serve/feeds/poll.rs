@@ -57,9 +57,10 @@ impl Feeds {
     }
 
     async fn look(&self, access: &Access, ours_too: bool) -> Result<(), AccessError> {
+        let is_own = access.is_own(&access.reading().await?);
         let ours: Vec<PartitionId> = match &access.serving {
-            Some(serving) => serving.board.snapshot().iter().map(|status| status.partition).collect(),
-            None => Vec::new(),
+            Some(serving) if is_own => serving.board.snapshot().iter().map(|status| status.partition).collect(),
+            _ => Vec::new(),
         };
         let partitions: Vec<PartitionId> = if self.changes.receiver_count() > 0 {
             access.partitions().await?
@@ -76,12 +77,8 @@ impl Feeds {
     }
 
     async fn look_at(&self, access: &Access, partition: PartitionId, ours: bool) -> Result<(), AccessError> {
-        let Some(now) = access
-            .store
-            .checkpoint(partition)
-            .await?
-            .map(|checkpoint| checkpoint.next)
-        else {
+        let reading = access.reading().await?;
+        let Some(now) = reading.checkpoint(partition).await?.map(|checkpoint| checkpoint.next) else {
             return Ok(());
         };
         let told = self.lock().entry(partition).or_insert_with(Watched::new).told;
@@ -129,6 +126,7 @@ impl Feeds {
         if followed.is_empty() {
             return Ok(());
         }
+        let store = access.reading().await?;
         let changed = match told {
             Some(told) => Some(changed_since(access, partition, told).await?).filter(|all| all.len() < CHANGED_MAX),
             None => None,
@@ -137,7 +135,7 @@ impl Feeds {
             if changed.as_ref().is_some_and(|changed| !changed.contains(&entity)) {
                 continue;
             }
-            let (store, after) = (&access.store, feed.latest());
+            let after = feed.latest();
             for entry in store
                 .events(partition, &entity, after, EVENTS_MAX, Duration::ZERO)
                 .await?
@@ -158,7 +156,7 @@ impl Feeds {
         let changed = changed_since(access, partition, told).await?;
         let more = changed.len() > CHANGES_OF_A_BATCH_MAX;
         let entities: Vec<Entity> = changed.into_iter().take(CHANGES_OF_A_BATCH_MAX).collect();
-        let peeked = access.store.peek(partition, &entities).await?;
+        let peeked = access.reading().await?.peek(partition, &entities).await?;
         let found = entities.into_iter().zip(peeked.entities);
         let documents = found.filter_map(|(entity, (stored, _))| match stored {
             Stored::Document { json, .. } => Some((entity, json)),
@@ -175,9 +173,9 @@ async fn changed_since(
     partition: PartitionId,
     since: NextOffset,
 ) -> Result<HashSet<Entity>, AccessError> {
-    let mut changed = HashSet::new();
+    let (mut changed, store) = (HashSet::new(), access.reading().await?);
     for kind in Kind::ALL {
-        let found = access.store.indexed(partition, kind, since, CHANGED_MAX).await?;
+        let found = store.indexed(partition, kind, since, CHANGED_MAX).await?;
         changed.extend(found.into_iter().map(|(entity, _)| entity));
     }
     Ok(changed)

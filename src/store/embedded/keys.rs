@@ -23,6 +23,7 @@ pub(super) struct Place(Vec<u8>);
 pub(super) const CHECKPOINT: &[u8] = b"checkpoint\0";
 const HISTORY: &[u8] = b"history\0";
 const PARKED: &[u8] = b"parked\0";
+const NOTE: &[u8] = b"note\0";
 
 impl Place {
     pub(super) fn new(namespace: &str, partition: PartitionId) -> Self {
@@ -83,7 +84,19 @@ pub(super) fn note(namespace: &str, note: Note) -> Vec<u8> {
         Note::Resume(partition) => format!("resume\0{partition}"),
         Note::Route => "route".to_owned(),
     };
-    [b"note\0", namespace.as_bytes(), b"\0", name.as_bytes()].concat()
+    [NOTE, namespace.as_bytes(), b"\0", name.as_bytes()].concat()
+}
+
+/// What a namespace's keys begin with: those of documents, index and events, then each kind of `meta`.
+pub(super) fn parts_of(namespace: &str) -> [Vec<u8>; 5] {
+    let own = [namespace.as_bytes(), b"\0"].concat();
+    [b"", CHECKPOINT, HISTORY, PARKED, NOTE].map(|kind: &[u8]| [kind, &own].concat())
+}
+
+/// The namespace of a checkpoint's key.
+pub(super) fn namespace_of(checkpoint: &[u8]) -> Option<String> {
+    let name = checkpoint.strip_prefix(CHECKPOINT)?.split(|byte| *byte == 0).next()?;
+    String::from_utf8(name.to_vec()).ok()
 }
 
 /// All checkpoints of a namespace begin so.

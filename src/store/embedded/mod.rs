@@ -6,6 +6,7 @@
 
 mod heal;
 mod keys;
+mod namespaces;
 mod read;
 mod survey;
 #[cfg(test)]
@@ -315,24 +316,19 @@ impl Store for EmbeddedStore {
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(PartitionId, Entity) + Send)) -> Result<(), StoreError> {
-        let mut after = Vec::new();
-        loop {
-            let (namespace, behind) = (self.namespace.clone(), std::mem::take(&mut after));
-            let found = self
-                .read(PartitionId(0), move |view| {
-                    view.documents_of(&namespace, &behind, SCAN_CHUNK)
-                })
-                .await?;
-            let Some((last, ..)) = found.last() else { return Ok(()) };
-            after.clone_from(last);
-            found
-                .into_iter()
-                .for_each(|(_, partition, entity)| visit(partition, entity));
-        }
+        self.visit(visit).await
     }
 
     fn in_namespace(&self, namespace: &str) -> Result<Arc<dyn Store>, StoreError> {
         Ok(Arc::new(self.with_namespace(namespace)?))
+    }
+
+    async fn namespaces(&self) -> Result<Vec<String>, StoreError> {
+        self.known().await
+    }
+
+    async fn clear(&self, _: u32) -> Result<(), StoreError> {
+        self.purge().await
     }
 
     async fn note(&self, note: Note) -> Result<Option<String>, StoreError> {

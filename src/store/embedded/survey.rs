@@ -3,6 +3,7 @@
 use fjall::Readable;
 
 use super::keys;
+use super::namespaces::Purge;
 use super::read::View;
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
@@ -59,6 +60,23 @@ impl View {
         let key = |entry: fjall::Guard| entry.key().map(|key| key.to_vec());
         let keys: Result<Vec<_>, _> = entries.map(key).collect();
         keys.map_err(|error| self.corrupt(&format!("events of {entity}"), &error))
+    }
+
+    /// Keys that begin so, at most `limit` of each of documents, index, events and `meta`.
+    pub(super) fn keys_under(&self, beginnings: [&[&[u8]]; 4], limit: usize) -> Result<Purge, StoreError> {
+        let shared = &self.shared;
+        let rooms = [&shared.documents, &shared.index, &shared.events, shared.disk.meta()];
+        let mut found = Purge::default();
+        for ((room, beginnings), found) in rooms.into_iter().zip(beginnings).zip(&mut found) {
+            for beginning in beginnings {
+                let room_left = limit - found.len();
+                for entry in self.snapshot.prefix(room, beginning).take(room_left) {
+                    let key = entry.key().map_err(|error| self.corrupt("a key", &error))?;
+                    found.push(key.to_vec());
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Partition and entity of every document of the namespace, a bounded number at a time from behind `after`.

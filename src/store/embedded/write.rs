@@ -7,6 +7,7 @@ use fjall::OwnedWriteBatch;
 
 use super::Shared;
 use super::keys::{self, Place};
+use super::namespaces::Purge;
 use super::writer::{Commit, Reply, Request, Target};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::place::Offset;
@@ -44,6 +45,7 @@ impl Write {
             | Request::Heal(target, ..)
             | Request::Verify(target, ..)
             | Request::ForgetMarks(target, ..) => !self.places.contains(&target.place),
+            Request::Purge(..) => self.places.is_empty(),
             Request::Take(..) | Request::Release(..) | Request::Owner(..) | Request::Note(..) => true,
         }
     }
@@ -57,6 +59,13 @@ impl Write {
             };
             _ = reply.send(answer);
         }));
+    }
+
+    pub(super) fn purge(&mut self, shared: &Shared, keys: Purge) {
+        let rooms = [&shared.documents, &shared.index, &shared.events, shared.disk.meta()];
+        for (room, keys) in rooms.into_iter().zip(keys) {
+            keys.into_iter().for_each(|key| self.batch.remove(room, key));
+        }
     }
 
     pub(super) fn documents(&mut self, shared: &Shared, commit: &Commit, before: &[Option<Offset>]) {

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Shared;
 use super::heal;
 use super::keys::{self, Place};
+use super::namespaces::Purge;
 use super::read::View;
 use super::write::Write;
 use crate::disk;
@@ -48,6 +49,8 @@ pub(super) enum Request {
     ForgetMarks(Target, Vec<u64>, Reply<()>),
     /// A key of `meta`, and its sealed value.
     Note(Target, Vec<u8>, Option<Vec<u8>>, Reply<()>),
+    /// Take keys away.
+    Purge(Target, Box<Purge>, Reply<()>),
 }
 
 /// A batch with its keys and values made, so that the thread only looks and writes.
@@ -177,6 +180,12 @@ impl Writer {
                     Some(value) => write.batch.insert(self.shared.disk.meta(), key, value),
                     None => write.batch.remove(self.shared.disk.meta(), key),
                 }
+                write.places.insert(target.place);
+                write.answer(reply, Ok(()));
+            }
+            Request::Purge(target, keys, reply) => {
+                self.marks.clear();
+                write.purge(&self.shared, *keys);
                 write.places.insert(target.place);
                 write.answer(reply, Ok(()));
             }

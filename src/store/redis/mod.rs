@@ -291,6 +291,14 @@ impl Store for RedisStore {
         Ok(Arc::new(Self::new(settings)?))
     }
 
+    async fn namespaces(&self) -> Result<Vec<String>, StoreError> {
+        survey::namespaces(&self.connections).await
+    }
+
+    async fn clear(&self, partitions: u32) -> Result<(), StoreError> {
+        self.remove(partitions).await
+    }
+
     async fn note(&self, note: Note) -> Result<Option<String>, StoreError> {
         let mut command = redis::cmd("GET");
         command.arg(Keys::note(&self.settings.namespace, note));

@@ -1,13 +1,19 @@
-//! Takes a namespace away: what its indexes know, then the partitions' own keys. For namespaces made for a while.
+//! Takes a namespace away: what its indexes know, documents that no index knows, then the partitions' own keys.
 
 use redis::Cmd;
 
 use super::RedisStore;
 use super::connect::READ_LANE;
+use super::keys::Keys;
 use super::read::scored;
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::PartitionId;
-use crate::store::StoreError;
+use crate::store::{Note, Store, StoreError};
+
+/// What there is of an entity.
+fn of(keys: &Keys, entity: &Entity) -> [String; 3] {
+    [keys.document(entity), keys.state(entity), keys.events(entity)]
+}
 
 /// Entities at once.
 const PAGE: usize = 1000;
@@ -19,14 +25,30 @@ impl RedisStore {
     /// `Unreachable`: some may be left; doing it again is harmless.
     pub async fn remove(&self, partitions: u32) -> Result<(), StoreError> {
         for partition in (0..partitions).map(PartitionId) {
-            let keys = self.keys(partition);
             for kind in Kind::ALL {
                 while self.remove_page(partition, kind).await? {}
             }
-            let own = [keys.owner(), keys.checkpoint(), keys.checkpoints(), keys.parked()];
+        }
+        let mut strays = Vec::new();
+        self.scan(&mut |partition, entity| strays.push((partition, entity)))
+            .await?;
+        for (partition, entity) in strays {
+            self.unlink(of(&self.keys(partition), &entity)).await?;
+        }
+        let namespace = &self.settings.namespace;
+        for partition in (0..partitions).map(PartitionId) {
+            let keys = self.keys(partition);
+            let resume = Keys::note(namespace, Note::Resume(partition));
+            let own = [
+                keys.owner(),
+                keys.checkpoints(),
+                keys.parked(),
+                resume,
+                keys.checkpoint(),
+            ];
             self.unlink(own).await?;
         }
-        Ok(())
+        self.unlink([Keys::note(namespace, Note::Route)]).await
     }
 
     /// Whether there was any.
@@ -36,9 +58,7 @@ impl RedisStore {
         command.arg("ZPOPMIN").arg(keys.index(kind)).arg(PAGE);
         let popped = self.connections.query(READ_LANE, &command).await?;
         let entities = scored(&popped).into_iter().filter_map(|(id, _)| Entity::new(kind, &id));
-        let removed: Vec<String> = entities
-            .flat_map(|entity| [keys.document(&entity), keys.state(&entity), keys.events(&entity)])
-            .collect();
+        let removed: Vec<String> = entities.flat_map(|entity| of(&keys, &entity)).collect();
         if removed.is_empty() {
             return Ok(false);
         }

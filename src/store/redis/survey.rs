@@ -1,5 +1,7 @@
 //! Which documents there are: by the index, and by the keys themselves.
 
+use std::collections::BTreeSet;
+
 use redis::Value;
 
 use super::connect::{Connections, READ_LANE};
@@ -43,14 +45,39 @@ pub(super) async fn scan(
     visit: &mut (dyn FnMut(PartitionId, Entity) + Send),
 ) -> Result<(), StoreError> {
     let pattern = format!("{{{}:*}}:*_summary:*", escaped(namespace));
-    let mut cursor = "0".to_owned();
-    loop {
-        let step = command(&["SCAN", &cursor, "MATCH", &pattern, "COUNT", SCAN_COUNT]);
-        let answer = connections.query(READ_LANE, &step).await?;
-        let [next, keys] = list(&answer) else { return Ok(()) };
-        for (partition, entity) in list(keys).iter().filter_map(|key| document(namespace, key)) {
+    let mut each = |key: &Value| {
+        if let Some((partition, entity)) = document(namespace, key) {
             visit(partition, entity);
         }
+    };
+    walk(connections, &pattern, &mut each).await
+}
+
+/// Namespaces that have a checkpoint, by name. In a cluster as [`scan`].
+pub(super) async fn namespaces(connections: &Connections) -> Result<Vec<String>, StoreError> {
+    let mut names = BTreeSet::new();
+    let mut each = |key: &Value| names.extend(text(key).and_then(namespace_of));
+    walk(connections, "{*:*}:checkpoint", &mut each).await?;
+    Ok(names.into_iter().collect())
+}
+
+fn namespace_of(key: &str) -> Option<String> {
+    let tag = key.strip_prefix('{')?.strip_suffix("}:checkpoint")?;
+    let (namespace, partition) = tag.rsplit_once(':')?;
+    partition.parse::<u32>().ok().map(|_| namespace.to_owned())
+}
+
+async fn walk(
+    connections: &Connections,
+    pattern: &str,
+    each: &mut (dyn FnMut(&Value) + Send),
+) -> Result<(), StoreError> {
+    let mut cursor = "0".to_owned();
+    loop {
+        let step = command(&["SCAN", &cursor, "MATCH", pattern, "COUNT", SCAN_COUNT]);
+        let answer = connections.query(READ_LANE, &step).await?;
+        let [next, keys] = list(&answer) else { return Ok(()) };
+        list(keys).iter().for_each(&mut *each);
         cursor = String::from(text(next).unwrap_or("0"));
         if cursor == "0" {
             return Ok(());
@@ -97,5 +124,7 @@ mod tests {
             assert_eq!(read(other), None, "{other}");
         }
         assert_eq!(escaped("a*b"), "a\\*b");
+        assert_eq!(namespace_of("{a:b:3}:checkpoint").as_deref(), Some("a:b"));
+        assert_eq!(namespace_of("{a:b}:checkpoint"), None);
     }
 }
