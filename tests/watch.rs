@@ -119,27 +119,46 @@ fn each_alert_has_a_severity_words_and_a_runbook_and_each_runbook_an_alert() {
     assert_eq!(runbooks, names);
 }
 
-#[test]
-fn each_alert_is_seen_firing_and_silent_by_promtool() {
-    let tests = read("config/prometheus/khala.rules.test.yml");
-    let expectations: Vec<(&str, bool)> = tests
-        .split("alertname: ")
-        .skip(1)
-        .map(|part| {
-            let (name, rest) = part.split_once('\n').unwrap_or((part, ""));
+/// A promtool test: its name, and which alerts it expects to fire or to be silent, in order.
+struct Told {
+    name: String,
+    expected: Vec<(String, bool)>,
+}
+
+fn promtool_tests() -> Vec<Told> {
+    let text = read("config/prometheus/khala.rules.test.yml");
+    let tests = text.split("\n  - name: ").skip(1).map(|test| {
+        let (name, rest) = test.split_once('\n').expect("a test has lines");
+        let expected = rest.split("alertname: ").skip(1).map(|part| {
+            let (alert, rest) = part.split_once('\n').unwrap_or((part, ""));
             let expected = rest.split("exp_alerts:").nth(1).unwrap_or_default();
-            (name.trim(), expected.trim_start().starts_with("- "))
-        })
-        .collect();
-    for name in alerts().keys() {
-        for fires in [true, false] {
-            let has = expectations.contains(&(name.as_str(), fires));
-            assert!(
-                has,
-                "{name}: no promtool test in which it {}",
-                if fires { "fires" } else { "is silent" }
-            );
+            (alert.trim().to_owned(), expected.trim_start().starts_with("- "))
+        });
+        Told {
+            name: name.trim_matches('"').to_owned(),
+            expected: expected.collect(),
         }
+    });
+    tests.collect()
+}
+
+#[test]
+fn each_alert_fires_is_silent_resolves_and_survives_restarts_by_promtool() {
+    let tests = promtool_tests();
+    for name in alerts().keys() {
+        let of_it = |test: &Told| -> Vec<bool> {
+            let of_it = test.expected.iter().filter(|(alert, _)| alert == name);
+            of_it.map(|(_, fires)| *fires).collect()
+        };
+        let any = |holds: &dyn Fn(&[bool]) -> bool| tests.iter().any(|test| holds(&of_it(test)));
+        assert!(any(&|seen| seen.contains(&true)), "{name}: no test in which it fires");
+        let is_silent = |seen: &[bool]| !seen.is_empty() && !seen.contains(&true);
+        let is_silent = any(&is_silent) || any(&|seen| seen.first() == Some(&false));
+        assert!(is_silent, "{name}: no test in which it is silent");
+        let resolves = |seen: &[bool]| seen.windows(2).any(|pair| pair == [true, false]);
+        assert!(any(&resolves), "{name}: no test in which it resolves");
+        let survives = format!("{name}: restarts, resets and gaps");
+        assert!(tests.iter().any(|test| test.name == survives), "no test {survives}");
     }
 }
 
@@ -175,6 +194,7 @@ fn rules_and_dashboards_name_metrics_that_exist() {
         "process_cpu_seconds_total",
         "process_open_fds",
         "process_max_fds",
+        "process_start_time_seconds",
     ];
     let known = |name: &str| others.contains(&name) || is_known(name, &metrics, &recorded);
     let mut broken = Vec::new();
@@ -229,44 +249,71 @@ fn spans_of_messaging_know_nothing_of_khala_and_could_be_a_crate_of_their_own() 
     }
 }
 
-/// The number behind the last `<` or `>` of an alert's expression.
-fn threshold(text: &str) -> Option<f64> {
+/// This one asks whether there is anybody at all, which is no number to draw a line at.
+const WITHOUT_LINE: &str = "KhalaProjectorAbsent";
+
+/// The numbers that an alert's expression compares with, as `> 25`, `== 0` or `> 6 * 0.001`; each once, ascending.
+fn thresholds(text: &str) -> Vec<f64> {
     let expression = text
         .lines()
         .take_while(|line| !line.trim().starts_with("labels:"))
         .collect::<Vec<_>>()
-        .join(" ");
-    let (_, behind) = expression.rsplit_once(['<', '>'])?;
-    behind.split_whitespace().next()?.parse().ok()
+        .join(" ")
+        .replace("==", ">");
+    let behind = expression.split(['<', '>']).skip(1).map(str::trim_start);
+    let number = |word: &str| word.trim_end_matches(')').parse::<f64>().ok();
+    let compared = |text: &str| {
+        let mut words = text.split_whitespace();
+        let first = number(words.next()?)?;
+        let factor = (words.next() == Some("*")).then(|| number(words.next()?)).flatten();
+        Some(factor.map_or(first, |factor| (first * factor * 1e6).round() / 1e6))
+    };
+    ascending(behind.filter_map(compared))
+}
+
+fn ascending(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut numbers: Vec<f64> = numbers.collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers.dedup();
+    numbers
 }
 
 #[test]
-fn thresholds_in_panels_are_those_of_the_alerts() {
+fn thresholds_are_read_from_expressions() {
+    assert_eq!(thresholds("expr: a > 14.4 * 0.001 and b > 6 * 0.001"), [0.006, 0.0144]);
+    assert_eq!(thresholds("expr: (a > 0) unless on (n) (b > 0)"), [0.0]);
+    assert_eq!(thresholds("expr: up{job=\"khala\"} == 0\nlabels: > 9"), [0.0]);
+}
+
+#[test]
+fn thresholds_in_panels_are_those_of_the_alerts_and_no_alert_is_without() {
     let alerts = alerts();
     let mut shown = BTreeSet::new();
     for (file, panel) in panels() {
+        let name = format!("{file}: {}", panel["title"]);
         let description = panel["description"].as_str().unwrap_or_default();
-        let steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let defaults = &panel["fieldConfig"]["defaults"];
+        let steps = defaults["thresholds"]["steps"].as_array().cloned().unwrap_or_default();
         let values: Vec<f64> = steps.iter().filter_map(|step| step["value"].as_f64()).collect();
-        let Some((_, alert)) = description.split_once("Alert: ") else {
-            assert!(values.is_empty(), "{file}: {}: a threshold of no alert", panel["title"]);
+        let named = description.split_once("Alert: ").or(description.split_once("Alerts: "));
+        let Some((_, named)) = named else {
+            assert!(values.is_empty(), "{name}: a threshold of no alert");
             continue;
         };
-        let alert = alert.trim_end_matches('.');
-        let text = alerts
-            .get(alert)
-            .unwrap_or_else(|| panic!("{file}: there is no alert {alert}"));
-        assert_eq!(
-            Some(&values[..]),
-            threshold(text).as_ref().map(std::slice::from_ref),
-            "{file}: {alert}"
-        );
-        shown.insert(alert.to_owned());
+        let named: Vec<&str> = named.trim_end_matches('.').split(", ").collect();
+        let text = |alert: &&str| {
+            let text = alerts.get(*alert);
+            text.unwrap_or_else(|| panic!("{name}: there is no alert {alert}"))
+        };
+        let expected = ascending(named.iter().flat_map(|alert| thresholds(text(alert))));
+        assert_eq!(values, expected, "{name}: {named:?}");
+        let is_drawn = panel["type"] == "stat" || defaults["custom"]["thresholdsStyle"]["mode"] == "line";
+        assert!(is_drawn, "{name}: its threshold is no line");
+        shown.extend(named.into_iter().map(str::to_owned));
     }
-    for named in alerts.keys().filter(|name| name.starts_with("OpenAgentsRuntime")) {
-        assert!(shown.contains(named), "{named} is on no dashboard");
-    }
+    let unseen: Vec<_> = alerts
+        .keys()
+        .filter(|name| *name != WITHOUT_LINE && !shown.contains(*name))
+        .collect();
+    assert!(unseen.is_empty(), "on no dashboard: {unseen:?}");
 }
