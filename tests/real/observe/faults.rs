@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use crate::support::guarded::free_port;
 use crate::support::khala::{Khala, publish_to};
 use crate::support::redis_server::Keeps;
 use crate::support::wait::seconds;
@@ -26,6 +27,19 @@ impl Site {
     fn new(name: &str, partitions: u32, extra: &[&str]) -> Self {
         let world = World::new(name, partitions, 40_000, Keeps::AppendOnly);
         let khala = Khala::start(world.dir(), &world.cluster, "khala", extra);
+        Self { world, khala }
+    }
+
+    /// One that sends its metrics to where nobody listens, twice a second.
+    fn unheard(name: &str, partitions: u32, extra: &[&str]) -> Self {
+        let world = World::new(name, partitions, 40_000, Keeps::AppendOnly);
+        let nowhere = format!("http://127.0.0.1:{}/v1/metrics", free_port());
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", nowhere.as_str()),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "500"),
+        ];
+        let khala = Khala::start_with(world.dir(), &world.cluster, "khala", extra, &variables);
+        khala.wait_ready();
         Self { world, khala }
     }
 }
@@ -52,7 +66,7 @@ impl Faults {
         let khala = publish.khala("khala");
         publish.produce(10);
         let faults = Self {
-            calm: Site::new("alert-calm", 2, &["--audit-every", "1s"]),
+            calm: Site::unheard("alert-calm", 2, &["--audit-every", "1s"]),
             away: Site::new("alert-away", 1, IMPATIENT),
             held: Site::new("alert-held", 2, &[]),
             drift: Site::new("alert-drift", 6, &[]),
@@ -83,6 +97,10 @@ impl Faults {
             &self.letters,
             &self.publish,
         ]
+    }
+
+    pub fn calm_log(&self) -> String {
+        self.calm.khala.stderr()
     }
 
     pub fn targets(&self) -> Vec<&str> {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use self::faults::Faults;
-use self::prometheus::{Prometheus, RULES, read, shortened, tool};
+use self::prometheus::{Alertmanager, Prometheus, RULES, read, shortened, tool};
 use super::world::note;
 use crate::support::wait::{eventually, seconds};
 
@@ -104,6 +104,43 @@ fn wait_firing(prometheus: &Prometheus, mut work: impl FnMut()) {
     });
 }
 
+/// Alert and namespace, where it is routed to, and whether another one says it already.
+const ROUTED: [(&str, &str, &str, bool); 4] = [
+    (
+        "OpenAgentsRuntimeKhalaProjectionWriteFailureRatioHigh",
+        "alert-away",
+        "page",
+        false,
+    ),
+    ("KhalaLagSecondsHigh", "alert-away", "page", true),
+    ("KhalaNoProgress", "alert-away", "page", true),
+    ("KhalaDeadLetterShareHigh", "alert-letters", "ticket", false),
+];
+
+fn wait_routed(alertmanager: &Alertmanager, mut work: impl FnMut()) {
+    eventually(
+        "alerts come to their receivers, causes before effects",
+        seconds(60),
+        || {
+            work();
+            let alerts = alertmanager.alerts();
+            let is_there = |(alert, namespace, receiver, is_inhibited): &&(&str, &str, &str, bool)| {
+                alerts.iter().any(|one| {
+                    (one.alert.as_str(), one.namespace.as_str(), one.is_inhibited)
+                        == (*alert, *namespace, *is_inhibited)
+                        && one.receivers == [*receiver]
+                })
+            };
+            let missing: Vec<_> = ROUTED.iter().filter(|routed| !is_there(routed)).collect();
+            if missing.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{missing:?} of {alerts:?}"))
+            }
+        },
+    );
+}
+
 fn wait_resolved(prometheus: &Prometheus, audit: impl Fn()) {
     eventually("every alert is over", seconds(240), || {
         let alerts = prometheus.alerts();
@@ -129,7 +166,8 @@ fn every_alert_is_seen_firing_on_real_servers_and_going_away() {
 
     let started = Instant::now();
     let mut faults = Faults::begin();
-    let prometheus = Prometheus::start(&faults.targets());
+    let alertmanager = Alertmanager::start();
+    let prometheus = Prometheus::start(&faults.targets(), &alertmanager);
     let count = faults.targets().len() as f64;
     eventually("all are scraped", seconds(60), || {
         let up = prometheus.query("sum(up)").unwrap_or_default();
@@ -146,6 +184,7 @@ fn every_alert_is_seen_firing_on_real_servers_and_going_away() {
         EXPECTED.len(),
         started.elapsed()
     ));
+    wait_routed(&alertmanager, || faults.go_on());
     let panels = dashboards::ask_all(&prometheus);
     note(&format!("{panels} panels with live data"));
     faults.heal();
@@ -159,6 +198,12 @@ fn every_alert_is_seen_firing_on_real_servers_and_going_away() {
     }
     let calm = prometheus.query(CALM).expect("a legal query");
     assert!(calm.is_empty(), "where nothing is wrong nothing is told: {calm:?}");
+
+    eventually("what repeats itself is summed up in the log", seconds(60), || {
+        let log = faults.calm_log();
+        let is_told = log.contains("telemetry was not sent") && log.contains("last message repeated");
+        if is_told { Ok(()) } else { Err(log) }
+    });
 
     faults.freeze();
     eventually("absent and down fire", seconds(60), || {

@@ -14,6 +14,8 @@ use crate::support::wait::{eventually, seconds};
 /// Where the rules and their tests are.
 pub const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/prometheus/khala.rules.yml");
 
+const ROUTES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/prometheus/alertmanager.yml");
+
 /// Labels and value.
 pub type Sample = (BTreeMap<String, String>, f64);
 
@@ -25,14 +27,15 @@ pub struct Prometheus {
 
 impl Prometheus {
     /// Scrapes these addresses (`host:port`) every second, and evaluates the shortened rules as often.
-    pub fn start(targets: &[&str]) -> Self {
+    pub fn start(targets: &[&str], alertmanager: &Alertmanager) -> Self {
         let dir = temp_dir("prometheus");
         fs::write(dir.path().join("rules.yml"), shortened(&read(RULES))).expect("a file in our directory");
         let targets: Vec<String> = targets.iter().map(|target| format!("\"{target}\"")).collect();
         let config = format!(
             "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  evaluation_interval: 1s\n\
-             rule_files: [rules.yml]\nscrape_configs:\n  - job_name: khala\n    static_configs:\n      \
-             - targets: [{}]\n",
+             rule_files: [rules.yml]\nalerting:\n  alertmanagers:\n    - static_configs:\n      - targets: [\"{}\"]\n\
+             scrape_configs:\n  - job_name: khala\n    static_configs:\n      - targets: [{}]\n",
+            alertmanager.address,
             targets.join(", ")
         );
         fs::write(dir.path().join("prometheus.yml"), config).expect("a file in our directory");
@@ -110,6 +113,72 @@ impl Prometheus {
 pub fn read(path: impl AsRef<Path>) -> String {
     let path = path.as_ref();
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A real Alertmanager with the routes that are shipped. Its receivers tell nobody.
+pub struct Alertmanager {
+    _process: Guarded,
+    _dir: tempfile::TempDir,
+    address: String,
+}
+
+/// An alert as Alertmanager has it.
+#[derive(Debug)]
+pub struct Routed {
+    pub alert: String,
+    pub namespace: String,
+    pub receivers: Vec<String>,
+    /// Another alert says it already.
+    pub is_inhibited: bool,
+}
+
+impl Alertmanager {
+    pub fn start() -> Self {
+        let (dir, address) = (temp_dir("alertmanager"), format!("127.0.0.1:{}", free_port()));
+        let args = [
+            format!("--config.file={ROUTES}"),
+            format!("--storage.path={}", dir.path().join("data").display()),
+            format!("--web.listen-address={address}"),
+            "--cluster.listen-address=".to_owned(),
+        ];
+        let files = dir.path().join("alertmanager");
+        let process = Guarded::start(&files, "prometheus-alertmanager", &args, &[]);
+        let alertmanager = Self {
+            _process: process,
+            _dir: dir,
+            address,
+        };
+        eventually("Alertmanager answers", seconds(60), || alertmanager.get("/-/ready"));
+        alertmanager
+    }
+
+    fn get(&self, path: &str) -> Result<String, String> {
+        let mut response = ureq::get(format!("http://{}{path}", self.address))
+            .call()
+            .map_err(|e| e.to_string())?;
+        response.body_mut().read_to_string().map_err(|e| e.to_string())
+    }
+
+    /// All that it has now.
+    pub fn alerts(&self) -> Vec<Routed> {
+        let text = self.get("/api/v2/alerts").expect("Alertmanager answers");
+        let answer: Value = serde_json::from_str(&text).expect("JSON");
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let routed = |alert: &Value| Routed {
+            alert: word(&alert["labels"]["alertname"]),
+            namespace: word(&alert["labels"]["namespace"]),
+            receivers: alert["receivers"]
+                .as_array()
+                .expect("receivers")
+                .iter()
+                .map(|receiver| word(&receiver["name"]))
+                .collect(),
+            is_inhibited: alert["status"]["inhibitedBy"]
+                .as_array()
+                .is_some_and(|by| !by.is_empty()),
+        };
+        answer.as_array().expect("a list").iter().map(routed).collect()
+    }
 }
 
 /// An age that nobody waits for, in seconds, and the one that is waited for here.
