@@ -30,7 +30,7 @@ pub use self::documents::{ListRequest, Page, StreamEvent, with_heartbeat_state};
 pub use self::migrate::{Migration, migrate};
 pub use self::namespaces::{NamespaceRow, Route};
 pub use self::open::{
-    Opened, instance, kafka_settings, open, open_log, open_store, place, projector_settings, redis_settings,
+    Opened, instance, kafka_settings, open, open_log, open_store, place, projector_settings, redis_settings, topics,
 };
 pub use self::partitions::PartitionCount;
 pub use self::publish::{Publication, Published, prepare_event};

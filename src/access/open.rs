@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::{Access, AccessError};
 use crate::config::{LogTarget, Settings, StoreTarget};
-use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, EmbeddedSettings, RunningServer, in_use};
 use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::log::{Log, Role};
 use crate::projector::ProjectorSettings;
 use crate::pure::partition::ShareLimit;
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedSettings as EmbeddedStoreSettings, EmbeddedStore};
 use crate::store::redis::{RedisSettings, RedisStore};
+use crate::telemetry::Topics;
 use crate::telemetry::messaging::Place;
 
 /// What the settings led to.
@@ -141,6 +142,17 @@ pub fn redis_settings(settings: &Settings, url: &str) -> RedisSettings {
 pub fn instance() -> String {
     let name = std::env::var("KHALA_INSTANCE").or_else(|_| std::env::var("HOSTNAME"));
     format!("{}-{}", name.unwrap_or_else(|_| "khala".to_owned()), std::process::id())
+}
+
+/// What metrics tell of the log.
+pub fn topics(settings: &Settings) -> Topics {
+    let topic = |role: Role| role.topic(&settings.topic);
+    Topics {
+        system: place(settings).system,
+        events: topic(Role::Events),
+        dead_letters: topic(Role::DeadLetters),
+        group: settings.namespace.clone(),
+    }
 }
 
 /// What spans tell of log and store.

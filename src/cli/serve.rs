@@ -8,7 +8,7 @@ use tracing::info;
 use super::Context;
 use super::door::setup_exit;
 use super::exit::{Exit, Failure};
-use crate::access::{Opened, Serving, open, place};
+use crate::access::{Opened, Serving, open, place, topics};
 use crate::config::read_tokens;
 use crate::projector::StatusBoard;
 use crate::telemetry::Metrics;
@@ -40,7 +40,7 @@ pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
     let serving = Serving {
         board: std::sync::Arc::new(StatusBoard::default()),
         audit: std::sync::Arc::default(),
-        metrics: Metrics::exported(&settings.namespace, place.system, &context.export)?,
+        metrics: Metrics::exported(&settings.namespace, &topics(settings), &context.export)?,
         spans: Messaging::new(context.export.tracer(), place),
     };
     let stop = CancellationToken::new();

@@ -160,12 +160,7 @@ impl Driver {
             self.count(outcome);
         }
         let is_tick = matches!(input, Input::Tick { .. });
-        let folding = matches!(input, Input::Records(_) | Input::Done(Outcome::Loaded(_)));
-        let started = std::time::Instant::now();
         let actions = self.machine.on(input, now_ms());
-        if folding {
-            self.shared.metrics.processed(started.elapsed().as_secs_f64());
-        }
         if is_tick {
             self.retell_group();
         }
@@ -280,9 +275,9 @@ impl Driver {
     fn visible(&mut self, visible: &Visible) {
         let (partition, metrics) = (self.doer.partition, &self.shared.metrics);
         let next = visible.checkpoint.next;
-        self.works.visible(next);
+        self.works.visible(next, metrics);
         metrics.events(visible.accepted, visible.duplicates, visible.dead_letters);
-        metrics.sent(visible.dead_letters);
+        metrics.sent_letters(visible.dead_letters);
         // The reader knows what the last fetch told, the board what was asked for in the last second.
         let read = self.reader.as_ref().and_then(|reader| reader.end());
         let end = read.max(self.shared.board.end(partition));

@@ -55,7 +55,7 @@ async fn flush(
     let committed = log.commit_group(pending.values().cloned().collect()).await;
     metrics.operation("commit", started.elapsed().as_secs_f64(), &committed);
     let error = committed.as_ref().err().map(ToString::to_string);
-    spans.settled(since, pending.len(), error.as_deref());
+    spans.settled(since, error.as_deref());
     match committed {
         Ok(()) => {
             pending.clear();

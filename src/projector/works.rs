@@ -1,8 +1,8 @@
-//! One partition's batches as spans, from the log to the store. In: records, commits, what became visible. Out: spans.
-//! Invariant: bounded; without a tracer it holds nothing and does nothing.
+//! One partition's batches, from the log to the store. In: records, commits, what became visible. Out: spans, if there
+//! is a tracer, and how long each batch took. Invariant: bounded.
 
 use std::collections::VecDeque;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use opentelemetry::ContextGuard;
 use opentelemetry::trace::FutureExt;
@@ -11,14 +11,23 @@ use super::effects::Doer;
 use crate::pure::partition::{Effect, Failure, Outcome};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
+use crate::telemetry::Metrics;
 use crate::telemetry::messaging::{Call, Event, Messaging, Work, producer_context};
 
 /// Batches on their way; the machine has fewer in hand.
 const WORKS_MAX: usize = 16;
 
-/// Batches on their way, oldest first, and where each ends.
+/// Batches on their way, oldest first.
 #[derive(Default)]
-pub(super) struct Works(VecDeque<(NextOffset, Work)>);
+pub(super) struct Works(VecDeque<Batch>);
+
+struct Batch {
+    /// Where it ends.
+    next: NextOffset,
+    came: Instant,
+    /// Its span.
+    work: Option<Work>,
+}
 
 impl Works {
     /// Records came.
@@ -40,31 +49,33 @@ impl Works {
                 context: producer_context(record.headers(), record.value),
             }
         };
-        let Some(work) = spans.received(partition.0, asked, records.len(), event) else {
-            return;
-        };
+        let work = spans.received(partition.0, asked, records.len(), event);
         if self.0.len() >= WORKS_MAX {
-            self.0.pop_front(); // dropped, it ends here
+            self.0.pop_front(); // dropped, its span ends here
         }
-        self.0.push_back((next, work));
+        let came = Instant::now();
+        self.0.push_back(Batch { next, came, work });
     }
 
     /// What is logged until the guard goes belongs to the oldest batch.
     pub(super) fn attach(&self) -> Option<ContextGuard> {
-        let (_, oldest) = self.0.front()?;
-        Some(oldest.context().clone().attach())
+        Some(self.oldest()?.context().clone().attach())
     }
 
     /// The oldest batch is about to be committed.
     pub(super) fn commit(&self, spans: &Messaging, documents: usize) -> Option<Call> {
-        let (_, oldest) = self.0.front()?;
-        spans.store_call(oldest.context(), documents)
+        spans.store_call(self.oldest()?.context(), documents)
+    }
+
+    fn oldest(&self) -> Option<&Work> {
+        self.0.front()?.work.as_ref()
     }
 
     /// All below `next` is visible.
-    pub(super) fn visible(&mut self, next: NextOffset) {
-        while self.0.front().is_some_and(|(end, _)| *end <= next) {
-            if let Some((_, work)) = self.0.pop_front() {
+    pub(super) fn visible(&mut self, next: NextOffset, metrics: &Metrics) {
+        while let Some(batch) = self.0.pop_front_if(|batch| batch.next <= next) {
+            metrics.processed(batch.came.elapsed().as_secs_f64());
+            if let Some(work) = batch.work {
                 work.done();
             }
         }
@@ -72,7 +83,7 @@ impl Works {
 
     /// What was on its way is read again.
     pub(super) fn give_up(&mut self, why: &str) {
-        for (_, work) in self.0.drain(..) {
+        for work in self.0.drain(..).filter_map(|batch| batch.work) {
             work.given_up(why);
         }
     }

@@ -36,7 +36,7 @@ struct Wanted {
 /// A variable asks for what this build cannot do.
 fn wanted(variable: &dyn Fn(&str) -> Option<String>) -> Result<Wanted, String> {
     let get = |name: String| variable(&name).filter(|text| !text.is_empty()).map(|text| (name, text));
-    if get("OTEL_SDK_DISABLED".to_owned()).is_some_and(|(_, text)| text.eq_ignore_ascii_case("true")) {
+    if is_disabled(variable) {
         return Ok(Wanted::default());
     }
     let signal = |name: &str| -> Result<bool, String> {
@@ -65,9 +65,15 @@ fn wanted(variable: &dyn Fn(&str) -> Option<String>) -> Result<Wanted, String> {
     })
 }
 
+/// Whether nothing at all is to be measured, `/metrics` included: so the specification has it.
+fn is_disabled(variable: &dyn Fn(&str) -> Option<String>) -> bool {
+    variable("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"))
+}
+
 /// What is sent, and to where.
 pub struct Export {
     wanted: Wanted,
+    is_disabled: bool,
     resource: Resource,
     traces: Option<SdkTracerProvider>,
     logs: Option<SdkLoggerProvider>,
@@ -78,6 +84,7 @@ impl Export {
     pub fn off() -> Self {
         Self {
             wanted: Wanted::default(),
+            is_disabled: false,
             resource: Resource::builder_empty().build(),
             traces: None,
             logs: None,
@@ -89,10 +96,12 @@ impl Export {
     /// # Errors
     /// A variable cannot be followed: which one, and why.
     pub fn from_environment(namespace: &str, instance: &str) -> anyhow::Result<Self> {
-        let wanted = wanted(&|name| env::var(name).ok()).map_err(anyhow::Error::msg)?;
+        let variable = |name: &str| env::var(name).ok();
+        let wanted = wanted(&variable).map_err(anyhow::Error::msg)?;
         let resource = resource(namespace, instance);
         let mut export = Self {
             wanted,
+            is_disabled: is_disabled(&variable),
             resource: resource.clone(),
             ..Self::off()
         };
@@ -118,6 +127,10 @@ impl Export {
 
     pub(super) fn logs(&self) -> Option<&SdkLoggerProvider> {
         self.logs.as_ref()
+    }
+
+    pub(super) fn is_disabled(&self) -> bool {
+        self.is_disabled
     }
 
     pub(super) fn resource(&self) -> &Resource {

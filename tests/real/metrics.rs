@@ -1,6 +1,8 @@
 //! What `/metrics` says of a real Kafka and a real Redis: names, labels, and a lag that is right in every state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -9,6 +11,19 @@ use super::world::World;
 use crate::support::khala::{Khala, Sample};
 use crate::support::redis_server::Keeps;
 use crate::support::wait::{eventually, seconds};
+
+/// Of the messaging conventions.
+const SENDING: [&str; 3] = [
+    "messaging_destination_name",
+    "messaging_operation_name",
+    "messaging_system",
+];
+const CONSUMING: [&str; 4] = [
+    "messaging_consumer_group_name",
+    "messaging_destination_name",
+    "messaging_operation_name",
+    "messaging_system",
+];
 
 /// INTERFACE.md §5, in full: name as scraped, and labels beside `namespace`.
 #[rustfmt::skip]
@@ -23,11 +38,16 @@ const METRICS: &[(&str, &[&str])] = &[
     ("khala_replay_total", &["result", "scope"]),
     ("khala_publish_total", &["result"]),
     ("khala_publish_duration_seconds_count", &["result"]),
-    ("messaging_process_duration_seconds_count", &["messaging_operation_name", "messaging_system"]),
-    ("messaging_client_consumed_messages_total", &["messaging_operation_name", "messaging_system"]),
-    ("messaging_client_sent_messages_total", &["messaging_operation_name", "messaging_system"]),
-    ("messaging_client_operation_duration_seconds_count",
-        &["messaging_operation_name", "messaging_operation_type", "messaging_system"]),
+    ("messaging_process_duration_seconds_count", &CONSUMING),
+    ("messaging_client_consumed_messages_total", &CONSUMING),
+    ("messaging_client_sent_messages_total", &SENDING),
+    ("khala_kafka_fetch_queue_messages", &[]),
+    ("khala_kafka_fetch_queue_bytes", &[]),
+    ("khala_kafka_send_queue_messages", &[]),
+    ("khala_kafka_round_trip_seconds", &[]),
+    ("khala_kafka_rebalances_total", &[]),
+    ("khala_kafka_broker_errors_total", &[]),
+    ("khala_redactions_total", &["stage"]),
     ("khala_store_memory_used_bytes", &[]),
     ("khala_build_info", &["version"]),
     ("process_resident_memory_bytes", &[]),
@@ -45,24 +65,30 @@ fn now_ms() -> i64 {
 
 /// One event whose record has this timestamp, in partition 0.
 fn produce_at(world: &World, id: u64, timestamp_ms: i64) {
+    produce_all_at(world, id..=id, timestamp_ms);
+}
+
+fn produce_all_at(world: &World, ids: RangeInclusive<u64>, timestamp_ms: i64) {
     let producer: BaseProducer = world.config().create().expect("a legal configuration");
-    let value = format!(
-        r#"{{"specversion":"1.0","id":"{id}","source":"s","type":"run.delta","subject":"run/a","sequence":{id}}}"#
-    );
-    let record = BaseRecord::to(&world.cluster.topic)
-        .partition(0)
-        .key("run/a")
-        .payload(&value)
-        .timestamp(timestamp_ms);
-    producer
-        .send(record)
-        .map_err(|(error, _)| error)
-        .expect("room in the queue");
-    producer.flush(seconds(60)).expect("the broker takes it");
+    for id in ids {
+        let value = format!(
+            r#"{{"specversion":"1.0","id":"{id}","source":"s","type":"run.delta","subject":"run/a","sequence":{id}}}"#
+        );
+        let record = BaseRecord::to(&world.cluster.topic)
+            .partition(0)
+            .key("run/a")
+            .payload(&value)
+            .timestamp(timestamp_ms);
+        producer
+            .send(record)
+            .map_err(|(error, _)| error)
+            .expect("room in the queue");
+    }
+    producer.flush(seconds(60)).expect("the broker takes them");
 }
 
 /// Waits until lag in seconds and backlog are as wanted.
-fn wait_lag(khala: &Khala, what: &str, backlog: f64, age: std::ops::RangeInclusive<f64>) {
+fn wait_lag(khala: &Khala, what: &str, backlog: f64, age: RangeInclusive<f64>) {
     eventually(what, seconds(60), || {
         let found = (
             khala.metric("khala_projection_backlog_events", &[("partition", "0")]),
@@ -106,6 +132,13 @@ fn every_metric_is_there_under_its_name_with_its_labels_and_the_namespace() {
             assert_eq!(labels(&sample), expected, "{sample:?}");
         }
     }
+    let operations: BTreeSet<String> = khala
+        .metrics()
+        .into_iter()
+        .filter(|sample| sample.name == "messaging_client_operation_duration_seconds_count")
+        .filter_map(|sample| sample.labels.get("messaging_operation_type").cloned())
+        .collect();
+    assert_eq!(operations, ["receive", "send", "settle"].map(str::to_owned).into());
     eventually("the lag is observed at every commit", seconds(60), || {
         let commits = khala.metric("khala_projection_writes_total", &[("result", "ok")]);
         let observed = khala.metric("khala_projection_lag_events_count", &[]);
@@ -190,5 +223,38 @@ fn lag_is_the_age_of_the_oldest_record_not_applied_in_every_state() {
     wait_lag(&khala, "going on", 0.0, 0.0..=0.0);
     let held = khala.metric("khala_projection_held", &[]);
     assert_eq!(held.to_bits(), 0.0_f64.to_bits(), "not held any more");
+    assert_eq!(khala.term(), Some(0));
+}
+
+#[test]
+fn while_a_replay_redoes_old_records_the_lag_is_their_age() {
+    let world = World::new("metrics-replay", 1, 10, Keeps::Dumps);
+    let khala = Khala::start(world.dir(), &world.cluster, "one", &["--batch-events", "2"]);
+    produce_all_at(&world, 1..=6_000, now_ms() - 3_600_000);
+    world.settle();
+    wait_lag(&khala, "caught up", 0.0, 0.0..=0.0);
+    let is_seen = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // One after the other, so that one is under way whenever somebody looks.
+        scope.spawn(|| {
+            for _ in 0..20 {
+                if !is_seen.load(Ordering::Relaxed) {
+                    khala.post("/v1/replays", r#"{"from":"earliest"}"#);
+                }
+            }
+        });
+        eventually("a replay's lag is the age of its oldest record", seconds(60), || {
+            let age = khala.metric("khala_projection_lag_seconds", &[("partition", "0")]);
+            if (3_600.0..4_000.0).contains(&age) {
+                Ok(())
+            } else {
+                Err(age)
+            }
+        });
+        is_seen.store(true, Ordering::Relaxed);
+    });
+    let of_all = [("scope", "namespace"), ("result", "ok")];
+    assert!(khala.metric("khala_replay_total", &of_all) > 0.0);
+    wait_lag(&khala, "caught up again", 0.0, 0.0..=0.0);
     assert_eq!(khala.term(), Some(0));
 }

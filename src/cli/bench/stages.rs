@@ -12,7 +12,7 @@ use super::super::Context;
 use super::super::exit::{Exit, Failure};
 use super::task::{Cpu, Outcome, Stage, Target, Task};
 use super::{check, latency, usage};
-use crate::access::{Access, Opened as Found, kafka_settings, open, place, projector_settings};
+use crate::access::{Access, Opened as Found, kafka_settings, open, place, projector_settings, topics};
 use crate::config::{LogTarget, Settings, StoreTarget};
 use crate::log::kafka;
 use crate::log::{FetchLimits, NewRecord, Role};
@@ -284,7 +284,7 @@ impl Projecting {
         let (board, stop) = (Arc::new(StatusBoard::default()), CancellationToken::new());
         let settings = projector_settings(&access.settings, &format!("bench-{}", std::process::id()));
         let place = place(&access.settings);
-        let metrics = Metrics::exported(&access.settings.namespace, place.system, export)?;
+        let metrics = Metrics::exported(&access.settings.namespace, &topics(&access.settings), export)?;
         let spans = Messaging::new(export.tracer(), place);
         let mut task = JoinSet::new();
         task.spawn(projector::run_with_spans(

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::exit::{Exit, Failure};
 use super::super::out::Out;
-use crate::access::{Access, Opened, open, projector_settings};
+use crate::access::{Access, Opened, open, projector_settings, topics};
 use crate::config::Settings;
 use crate::log::{NewRecord, Role};
 use crate::projector::{self, StatusBoard};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Export, Metrics};
 
 const PROJECTED_PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -121,7 +121,7 @@ pub(super) async fn run(settings: &Arc<Settings>) -> Result<Exit, Failure> {
         Arc::clone(&access.log),
         Arc::clone(&access.store),
         projector_settings(settings, &format!("demo-{}", std::process::id())),
-        Metrics::new(&settings.namespace)?,
+        Metrics::exported(&settings.namespace, &topics(settings), &Export::off())?,
         Arc::new(StatusBoard::default()),
         stop.clone(),
     ));

@@ -80,12 +80,10 @@ impl Messaging {
     }
 
     /// The group's offsets were committed, or not: `commit <destination>`.
-    pub fn settled(&self, started: SystemTime, partitions: usize, error: Option<&str>) {
+    pub fn settled(&self, started: SystemTime, error: Option<&str>) {
         let Some(inner) = &self.0 else { return };
-        let attributes = inner.attributes("commit", "settle").chain([
-            KeyValue::new("messaging.consumer.group.name", inner.place.group.clone()),
-            KeyValue::new("messaging.batch.message_count", partitions as i64),
-        ]);
+        let group = KeyValue::new("messaging.consumer.group.name", inner.place.group.clone());
+        let attributes = inner.attributes("commit", "settle").chain([group]);
         let span = inner
             .tracer
             .span_builder(inner.name("commit"))
@@ -103,8 +101,11 @@ impl Messaging {
         let mut attributes = vec![
             KeyValue::new("db.system.name", place.store),
             KeyValue::new("db.operation.name", place.store_operation),
-            KeyValue::new("db.operation.batch.size", documents as i64),
         ];
+        // One is no batch, says the convention.
+        if documents > 1 {
+            attributes.push(KeyValue::new("db.operation.batch.size", documents as i64));
+        }
         if let Some((host, port)) = &place.store_address {
             attributes.push(KeyValue::new("server.address", host.clone()));
             attributes.push(KeyValue::new("server.port", i64::from(*port)));

@@ -156,8 +156,8 @@ fn a_batch_goes_on_with_the_trace_of_its_first_sampled_event_and_links_to_all() 
         assert_eq!(attribute(&process, name), value, "{name}");
     }
     assert_eq!(
-        (attribute(&store, "db.system.name"), attribute(&store, "server.port")),
-        ("redis".to_owned(), "6379".to_owned())
+        ["db.system.name", "server.port", "db.operation.batch.size"].map(|name| attribute(&store, name)),
+        ["redis", "6379", "4"]
     );
     assert_eq!(attribute(&poll, "messaging.operation.type"), "receive");
 }

@@ -49,10 +49,11 @@ pub(super) fn provider(registry: &Registry, namespace: &str, export: &Export) ->
     // Only a limit of 0 could fail, and then the default stands.
     let wide = || Stream::builder().with_cardinality_limit(GAUGE_SERIES_MAX).build().ok();
     let view = move |instrument: &Instrument| PARTITION_GAUGES.contains(&instrument.name()).then(wide).flatten();
-    let provider = SdkMeterProvider::builder()
-        .with_reader(exporter)
-        .with_resource(resource)
-        .with_view(view);
+    let provider = SdkMeterProvider::builder().with_resource(resource).with_view(view);
+    if export.is_disabled() {
+        return Ok(provider.build()); // without a reader every instrument is a branch
+    }
+    let provider = provider.with_reader(exporter);
     Ok(match export.metrics()? {
         Some(pushed) => provider.with_reader(pushed).build(),
         None => provider.build(),
@@ -133,10 +134,24 @@ impl Labelled {
     }
 }
 
+/// Where messages come from and go: one name each, so fit for labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    /// `messaging.system`.
+    pub system: &'static str,
+    /// The events' topic.
+    pub events: String,
+    /// That of dead letters.
+    pub dead_letters: String,
+    /// The consumer group.
+    pub group: String,
+}
+
 /// Labels of the messaging conventions, made once.
 pub(super) struct Messaging {
     pub poll: Vec<KeyValue>,
     pub send: Vec<KeyValue>,
+    pub send_letters: Vec<KeyValue>,
     pub process: Vec<KeyValue>,
     pub operations: BTreeMap<&'static str, Vec<KeyValue>>,
     /// The same, with `error.type`.
@@ -144,12 +159,18 @@ pub(super) struct Messaging {
 }
 
 impl Messaging {
-    pub fn new(system: &'static str) -> Self {
-        let base = |name| {
+    pub fn new(topics: &Topics) -> Self {
+        let to = |name, topic: &str| {
             vec![
                 KeyValue::new("messaging.operation.name", name),
-                KeyValue::new("messaging.system", system),
+                KeyValue::new("messaging.system", topics.system),
+                KeyValue::new("messaging.destination.name", topic.to_owned()),
             ]
+        };
+        let base = |name: &'static str| {
+            let group = KeyValue::new("messaging.consumer.group.name", topics.group.clone());
+            let group = (name != "send").then_some(group);
+            to(name, &topics.events).into_iter().chain(group).collect::<Vec<_>>()
         };
         let labels = |(name, kind): (&'static str, &'static str)| {
             let kind = KeyValue::new("messaging.operation.type", kind);
@@ -165,6 +186,7 @@ impl Messaging {
         Self {
             poll: base("poll"),
             send: base("send"),
+            send_letters: to("send", &topics.dead_letters),
             process: base("process"),
             operations,
             failed_operations,

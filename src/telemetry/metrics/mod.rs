@@ -21,6 +21,7 @@ use prometheus::{Registry, TextEncoder};
 use super::Export;
 use crate::pure::place::PartitionId;
 use gauges::Gauges;
+pub use instruments::Topics;
 use instruments::{Labelled, Messaging, Replays, build_info, gauge, lag_events, messages, provider, ratio, seconds};
 use peers::Peers;
 pub use peers::{KafkaStatistics, StoreMemory};
@@ -71,19 +72,25 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Instruments for `namespace`, with Kafka as the messaging system.
+    /// Instruments for `namespace` that nobody pushes, with Kafka as the messaging system.
     ///
     /// # Errors
     /// OpenTelemetry refused an instrument or a view: a fault in this file.
     pub fn new(namespace: &str) -> anyhow::Result<Arc<Self>> {
-        Self::exported(namespace, "kafka", &Export::off())
+        let topics = Topics {
+            system: "kafka",
+            events: format!("{namespace}.events"),
+            dead_letters: format!("{namespace}.events.dead-letters"),
+            group: namespace.to_owned(),
+        };
+        Self::exported(namespace, &topics, &Export::off())
     }
 
-    /// The same, pushed by OTLP too if `export` says so; `messaging_system` is `system` (the embedded log: `khala`).
+    /// Instruments for `namespace` and `topics`, pushed by OTLP too if `export` says so.
     ///
     /// # Errors
     /// As [`Self::new`]; or OTLP cannot be spoken as the environment says.
-    pub fn exported(namespace: &str, system: &'static str, export: &Export) -> anyhow::Result<Arc<Self>> {
+    pub fn exported(namespace: &str, topics: &Topics, export: &Export) -> anyhow::Result<Arc<Self>> {
         let registry = Registry::new();
         let provider = provider(&registry, namespace, export)?;
         let meter = provider.meter("khala");
@@ -93,7 +100,7 @@ impl Metrics {
         peers.register(&meter);
         process::register(&meter);
         build_info(&meter);
-        let messaging = Messaging::new(system);
+        let messaging = Messaging::new(topics);
         let counted = |name, help, label, values| Labelled::new(&meter, name, help, label, values);
         let metrics = Self {
             lag_events: lag_events(&meter),
@@ -139,7 +146,11 @@ impl Metrics {
                 "Records read from the log.",
             ),
             sent: messages(&meter, "messaging.client.sent.messages", "Records written to the log."),
-            process_duration: seconds(&meter, "messaging.process.duration", "Processing of one batch."),
+            process_duration: seconds(
+                &meter,
+                "messaging.process.duration",
+                "One batch, from fetched to visible in the store.",
+            ),
             operation_duration: seconds(&meter, "messaging.client.operation.duration", "One call to the log."),
             messaging,
             gauges,
@@ -147,9 +158,15 @@ impl Metrics {
             registry,
             _provider: provider,
         };
-        metrics.consumed(0);
-        metrics.sent(0);
+        metrics.stand_at_zero();
         Ok(Arc::new(metrics))
+    }
+
+    /// Counters whose labels are made with them already do.
+    fn stand_at_zero(&self) {
+        self.consumed(0);
+        self.sent(0);
+        self.sent_letters(0);
     }
 
     /// A commit of `partition` went through; the log's end is `lag_events` past it.
@@ -270,12 +287,17 @@ impl Metrics {
         self.consumed.add(count, &self.messaging.poll);
     }
 
-    /// Records written to the log.
+    /// Events written to the log.
     pub fn sent(&self, count: u64) {
         self.sent.add(count, &self.messaging.send);
     }
 
-    /// One batch was processed, from fetched to committed.
+    /// Dead letters written to the log.
+    pub fn sent_letters(&self, count: u64) {
+        self.sent.add(count, &self.messaging.send_letters);
+    }
+
+    /// One batch was processed, from fetched to visible: what its span `process` lasts.
     pub fn processed(&self, seconds: f64) {
         self.process_duration.record(seconds, &self.messaging.process);
     }

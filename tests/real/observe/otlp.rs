@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
 use crate::support::collector::{Collector, Received, attributes, hex, text};
@@ -111,12 +113,13 @@ fn a_trace_leads_from_the_request_over_the_log_to_the_store() {
         (&of_process, "messaging.kafka.offset", "0"),
         (&of_process, "khala.run.id", "traced"),
         (&of_store, "db.system.name", "redis"),
-        (&of_store, "db.operation.batch.size", "1"),
+        (&of_store, "db.operation.name", "EVALSHA"),
         (&of_store, "server.address", "127.0.0.1"),
     ] {
         assert_eq!(found.get(name).map(String::as_str), Some(value), "{name} in {found:?}");
     }
     assert!(of_process.contains_key("messaging.client.id"), "{of_process:?}");
+    assert!(!of_store.contains_key("db.operation.batch.size"), "one is no batch");
 
     let carried = format!("00-{TRACE}-{}-01", hex(&send.span_id));
     let record = world.read_back().pop().expect("one record");
@@ -136,6 +139,70 @@ fn a_trace_leads_from_the_request_over_the_log_to_the_store() {
         all.iter().all(|span| hex(&span.trace_id) == TRACE),
         "nobody asked for other traces: {all:?}"
     );
+}
+
+/// One event as somebody else's producer sends it: headers as given, a `traceparent` inside if there is one.
+fn foreign(world: &World, run: &str, headers: &[(&str, &str)], value: &str) {
+    let producer: BaseProducer = world.config().create().expect("a legal configuration");
+    let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+        headers.insert(Header {
+            key,
+            value: Some(*value),
+        })
+    });
+    let key = format!("run/{run}");
+    let record = BaseRecord::to(&world.cluster.topic).key(&key).payload(value);
+    producer
+        .send(record.headers(headers))
+        .map_err(|(error, _)| error)
+        .expect("room in the queue");
+    producer.flush(seconds(60)).expect("the broker takes it");
+}
+
+#[test]
+fn a_foreign_producer_s_context_is_taken_from_header_event_or_binary_attribute() {
+    let world = World::new("otlp-foreign", 1, 10, Keeps::Dumps);
+    let collector = Collector::start();
+    let khala = khala(&world, &collector, "parentbased_always_off");
+    let parent = |digit: char| {
+        let (trace, span) = (digit.to_string().repeat(32), digit.to_string().repeat(16));
+        (format!("00-{trace}-{span}-01"), trace, span)
+    };
+    let [header, attribute, binary] = ['1', '2', '3'].map(parent);
+    foreign(
+        &world,
+        "by-header",
+        &[("traceparent", &header.0)],
+        &event("1", "by-header"),
+    );
+    let inside = event("2", "by-event").replacen('{', &format!("{{\"traceparent\":\"{}\",", attribute.0), 1);
+    foreign(&world, "by-event", &[], &inside);
+    let of_binary = [
+        ("ce_specversion", "1.0"),
+        ("ce_id", "3"),
+        ("ce_source", "s"),
+        ("ce_type", "run.started"),
+        ("ce_subject", "run/by-attribute"),
+        ("ce_traceparent", &binary.0),
+    ];
+    foreign(&world, "by-attribute", &of_binary, "{}");
+    for ((_, trace, span), run) in [
+        (&header, "by-header"),
+        (&attribute, "by-event"),
+        (&binary, "by-attribute"),
+    ] {
+        let spans = spans_of(&collector, trace, &["poll", "process", "EVALSHA"]);
+        let process = &spans["process"];
+        assert_eq!(hex(&process.parent_span_id), *span, "{run}");
+        assert!(
+            process.links.iter().any(|link| hex(&link.span_id) == *span),
+            "{run}: {process:?}"
+        );
+        let attributes = attributes(&process.attributes);
+        let named = attributes.get("khala.run.id").or(attributes.get("khala.run.ids"));
+        assert!(named.is_some_and(|named| named.contains(run)), "{run}: {attributes:?}");
+    }
+    assert_eq!(khala.term(), Some(0));
 }
 
 /// Metrics in OpenTelemetry's names, and their units.
