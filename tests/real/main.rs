@@ -40,5 +40,6 @@ mod spoil;
 mod streams;
 mod top;
 mod topic;
+mod topologies;
 mod web;
 mod world;

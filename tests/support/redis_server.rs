@@ -22,15 +22,23 @@ pub struct Redis {
     port: u16,
     dir: tempfile::TempDir,
     keeps: Keeps,
+    /// Further arguments of `redis-server`.
+    extra: Vec<String>,
     process: Option<Guarded>,
 }
 
 impl Redis {
     pub fn start(keeps: Keeps) -> Self {
+        Self::start_as(keeps, &[])
+    }
+
+    /// With further arguments: a cluster's node, a replica.
+    pub fn start_as(keeps: Keeps, extra: &[&str]) -> Self {
         let mut redis = Self {
             port: free_port(),
             dir: temp_dir("redis"),
             keeps,
+            extra: extra.iter().map(|arg| (*arg).to_owned()).collect(),
             process: None,
         };
         redis.start_again();
@@ -42,7 +50,7 @@ impl Redis {
         assert!(self.process.is_none(), "Redis runs already");
         let appendonly = if self.keeps == Keeps::AppendOnly { "yes" } else { "no" };
         let (port, dir) = (self.port.to_string(), self.dir.path().display().to_string());
-        let args = [
+        let mut args = [
             "--port",
             &port,
             "--dir",
@@ -54,7 +62,9 @@ impl Redis {
             "--appendonly",
             appendonly,
         ]
-        .map(str::to_owned);
+        .map(str::to_owned)
+        .to_vec();
+        args.extend(self.extra.iter().cloned());
         let files = self.dir.path().join("redis");
         self.process = Some(Guarded::start(&files, "redis-server", &args, &[]));
         eventually("Redis answers", seconds(60), || {
@@ -79,8 +89,13 @@ impl Redis {
         process.wait();
     }
 
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address())
     }
 
     fn try_connect(&self) -> redis::RedisResult<Connection> {
