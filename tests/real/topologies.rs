@@ -1,4 +1,4 @@
-//! More than one Redis: a cluster whose slots move, a primary that dies under a Sentinel; while events flow.
+//! Redis as it is run: a cluster whose slots move, a primary that dies under a Sentinel, a user with few rights.
 
 use std::fs;
 use std::process::Command;
@@ -6,6 +6,7 @@ use std::process::Command;
 use super::compare::{Allow, assert_exact};
 use super::world::World;
 use crate::support::guarded::{Guarded, free_port, temp_dir};
+use crate::support::khala::run;
 use crate::support::redis_server::{Keeps, Redis};
 use crate::support::wait::{eventually, eventually_true, seconds};
 
@@ -121,5 +122,50 @@ fn a_replica_that_a_sentinel_promotes_goes_on_where_it_was() {
     world.produce(5_000);
     world.redis = replica;
     assert_exact(&world, AFTER_A_FAULT);
+    assert_eq!(khala.term(), Some(0));
+}
+
+/// The rights that docs/redis.md lists, as the words of the command.
+fn documented_rights() -> Vec<String> {
+    let text = include_str!("../../docs/redis.md");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("ACL SETUSER khala"))
+        .expect("the rights are documented");
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_documented_rights_are_enough_for_everything() {
+    let mut world = World::new("khala", 4, 20_000, Keeps::AppendOnly);
+    let rights = documented_rights();
+    let _: String = world.redis.ask(&rights.iter().map(String::as_str).collect::<Vec<_>>());
+    world.cluster.store = format!("redis://khala:secret@{}", world.redis.address());
+    let khala = world.khala("one");
+    world.produce(5_000);
+    assert_exact(&world, Allow::default());
+    let invented = world.key(0, "run_summary:invented");
+    let _: String = world.redis.ask(&["SET", &invented, "{}"]);
+    for (command, code) in [
+        (&["audit", "--repair"][..], 0),
+        (&["replay", "--from", "earliest"], 0),
+        (&["status"], 0),
+        (&["list", "runs"], 0),
+        (&["config", "check", "--connect"], 0),
+    ] {
+        let output = run(&world.cluster, command, "");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+        assert!(!said.contains("is not allowed"), "{command:?}: {said}");
+    }
+    assert_exact(
+        &world,
+        Allow {
+            repeated_dead_letters: true,
+            ..Allow::default()
+        },
+    );
+    let refused: Vec<redis::Value> = world.redis.ask(&["ACL", "LOG"]);
+    assert!(refused.is_empty(), "Redis refused: {refused:?}");
     assert_eq!(khala.term(), Some(0));
 }
