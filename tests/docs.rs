@@ -76,6 +76,13 @@ fn tabled(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Commands in the text: `khala …` between backticks.
+fn inline(text: &str) -> Vec<String> {
+    let parts = text.split('`').skip(1).step_by(2);
+    let calls = parts.filter(|part| part.starts_with("khala ") && !part.contains('\n'));
+    calls.map(str::to_owned).collect()
+}
+
 /// A call of khala in a typed line: its command, and the flags it uses.
 #[derive(Debug, PartialEq, Eq)]
 struct Call {
@@ -143,7 +150,7 @@ fn commands_and_flags_in_the_documents_exist() {
     let mut broken = Vec::new();
     let mut seen = 0;
     for (path, text) in documents() {
-        for line in typed(&text).into_iter().chain(tabled(&text)) {
+        for line in [typed(&text), tabled(&text), inline(&text)].concat() {
             for call in calls(&line) {
                 seen += 1;
                 match helps

@@ -1,7 +1,9 @@
 //! What `/metrics` says of a real Kafka and a real Redis: names, labels, and a lag that is right in every state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::ops::RangeInclusive;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -132,6 +134,7 @@ fn every_metric_is_there_under_its_name_with_its_labels_and_the_namespace() {
             assert_eq!(labels(&sample), expected, "{sample:?}");
         }
     }
+    promtool_checks(&khala.get("/metrics").expect("an answer").1);
     let operations: BTreeSet<String> = khala
         .metrics()
         .into_iter()
@@ -145,6 +148,24 @@ fn every_metric_is_there_under_its_name_with_its_labels_and_the_namespace() {
         let same = commits > 0.0 && commits.to_bits() == observed.to_bits();
         if same { Ok(()) } else { Err((commits, observed)) }
     });
+}
+
+/// Names, kinds, units and help as Prometheus wants them.
+fn promtool_checks(text: &str) {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool runs (scripts/install-test-servers brings it)");
+    let mut stdin = promtool.stdin.take().expect("piped");
+    stdin.write_all(text.as_bytes()).expect("promtool reads it");
+    drop(stdin);
+    let output = promtool.wait_with_output().expect("our own child");
+    let told = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&told));
+    assert!(told.is_empty(), "{}", String::from_utf8_lossy(&told));
 }
 
 #[test]

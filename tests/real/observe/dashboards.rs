@@ -8,7 +8,7 @@ use super::prometheus::{Prometheus, read};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/grafana/dashboards");
 
-/// Asks every query of every panel; returns the number of panels. Fails on an error or an empty answer.
+/// Asks every query of every panel; returns the number of panels. Fails on an error, an empty answer, or one without a number.
 pub fn ask_all(prometheus: &Prometheus) -> usize {
     let mut broken = Vec::new();
     let mut panels = 0;
@@ -21,7 +21,7 @@ pub fn ask_all(prometheus: &Prometheus) -> usize {
             for target in panel["targets"].as_array().expect("targets") {
                 let query = target["expr"].as_str().unwrap_or_default();
                 match prometheus.query(&filled(query)) {
-                    Ok(samples) if samples.is_empty() => {
+                    Ok(samples) if samples.iter().all(|(_, value)| value.is_nan()) => {
                         broken.push(format!("{}: {title}: no data: {query}", file.display()));
                     }
                     Ok(_) => {}

@@ -6,6 +6,7 @@ mod dashboards;
 mod faults;
 mod otlp;
 mod prometheus;
+mod runbooks;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
