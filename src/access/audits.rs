@@ -78,6 +78,7 @@ impl Access {
         if order.sample.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
             return Err(AccessError::BadRequest("sample: a share above 0, up to 1".to_owned()));
         }
+        self.ensure_there().await?;
         let mut report = match &order.entity {
             Some(subject) => self.audit_entity(subject).await?,
             None => self.audit_all(order, watch).await?,
@@ -262,7 +263,8 @@ fn named(subject: &str) -> Result<Entity, AccessError> {
     Entity::parse(subject).ok_or_else(bad)
 }
 
-fn healer() -> Healer {
+/// Who heals now.
+pub fn healer() -> Healer {
     Healer {
         operator: repair::operator(),
         now: Time::from_ms(now_ms()).unwrap_or(Time::EPOCH),

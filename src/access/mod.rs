@@ -24,7 +24,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::audit_board::{AuditBoard, AuditStatus};
-pub use self::audits::{AuditOrder, EntityOrder, Watch};
+pub use self::audits::{AuditOrder, EntityOrder, Watch, healer};
 pub use self::dead_letters::{DeadLetter, Header};
 pub use self::documents::{ListRequest, Page, StreamEvent, with_heartbeat_state};
 pub use self::migrate::{Migration, migrate};

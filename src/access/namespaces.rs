@@ -153,6 +153,23 @@ impl Access {
         Ok(row)
     }
 
+    /// Makes sure that this namespace is there: what is asked of one that nobody has made is a slip of the pen.
+    ///
+    /// # Errors
+    /// `BadRequest`: nobody projects it, and nobody has.
+    pub(super) async fn ensure_there(&self) -> Result<(), AccessError> {
+        let namespace = &self.settings.namespace;
+        let row = self.namespace_row(namespace).await?;
+        if row.partitions + row.projected > 0 {
+            return Ok(());
+        }
+        let topic = &self.settings.topic;
+        Err(AccessError::BadRequest(format!(
+            "there is no namespace {namespace} of topic {topic}; nothing was changed; `khala namespaces list` tells which \
+             there are"
+        )))
+    }
+
     /// Takes a namespace away, with all its documents.
     ///
     /// # Errors

@@ -98,6 +98,7 @@ impl Access {
     pub async fn rebuild(&self, request: &RebuildRequest, told: TellRebuild<'_>) -> Result<RebuildReport, AccessError> {
         let into = self.beside(&request.into)?;
         let partitions = self.partitions().await?;
+        self.ensure_there().await?;
         self.ensure_of_this_log(&partitions).await?;
         let mut rows = self.begin_rebuild(&into, &partitions, told).await?;
         let began = Instant::now();
@@ -137,15 +138,13 @@ impl Access {
         Ok(report)
     }
 
-    /// The namespace that serves must be there, and of this very topic: else there is nothing to compare with.
+    /// The namespace that serves must be of this very topic: else there is nothing to compare with.
     async fn ensure_of_this_log(&self, partitions: &[PartitionId]) -> Result<(), AccessError> {
         let (namespace, topic) = (&self.settings.namespace, self.log.topic().await?);
-        let mut known = false;
         for &partition in partitions {
             let Some(checkpoint) = self.store.checkpoint(partition).await? else {
                 continue;
             };
-            known = true;
             let is_other = !topic.id.is_empty() && !checkpoint.topic_id.is_empty() && checkpoint.topic_id != topic.id;
             if is_other || checkpoint.partitions != topic.partitions {
                 return Err(AccessError::BadRequest(format!(
@@ -155,13 +154,7 @@ impl Access {
                 )));
             }
         }
-        if known {
-            return Ok(());
-        }
-        Err(AccessError::BadRequest(format!(
-            "there is no namespace {namespace} to be rebuilt; nothing was changed; `khala namespaces list` tells which \
-             there are"
-        )))
+        Ok(())
     }
 
     /// The same log and store, as another namespace sees them.

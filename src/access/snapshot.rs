@@ -50,6 +50,7 @@ impl Access {
     /// # Errors
     /// Another namespace writes this topic's snapshots; log or store do not answer.
     pub async fn snapshot(&self) -> Result<Vec<SnapshotRow>, AccessError> {
+        self.ensure_there().await?;
         let mut rows = Vec::new();
         for partition in self.partitions().await? {
             let (documents, offset) = match self.snapshots(partition).round().await? {
@@ -77,6 +78,7 @@ impl Access {
     /// # Errors
     /// The file cannot be written; log or store do not answer.
     pub async fn snapshot_file(&self, path: &Path) -> Result<Vec<SnapshotRow>, AccessError> {
+        self.ensure_there().await?;
         let failed = |error: std::io::Error| AccessError::Failed(format!("{}: {error}", path.display()));
         let part = PathBuf::from(format!("{}.part", path.display()));
         let mut file = BufWriter::new(tokio::fs::File::create(&part).await.map_err(failed)?);

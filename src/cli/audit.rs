@@ -77,12 +77,16 @@ fn print(out: Out, report: &AuditReport) {
         0 => String::new(),
         count => format!("   {count} whose first events are gone from the log"),
     };
+    let expired = match report.expired {
+        0 => String::new(),
+        count => format!("   {count} expired"),
+    };
     let gaps = match report.sequence_gaps {
         0 => String::new(),
         count => format!("   {count} with sequences that never came"),
     };
     out.line(format!(
-        "\n{}, {} drifted{unverifiable}{gaps}   {} records in {:.1} s, {:.1} MB",
+        "\n{}, {} drifted{unverifiable}{expired}{gaps}   {} records in {:.1} s, {:.1} MB",
         documents(report.documents),
         report.drift.len(),
         report.records,

@@ -3,7 +3,7 @@
 use super::Context;
 use super::door::Door;
 use super::exit::{Exit, Failure};
-use crate::access::AuditStatus;
+use crate::access::{AuditStatus, StatusReport};
 
 pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
     let report = Door::open_existing(context)?.status().await?;
@@ -56,10 +56,30 @@ pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
             ));
         }
     }
+    if let Some(line) = reach_line(&report) {
+        out.line(line);
+    }
     if let Some(audit) = &report.audit {
         out.line(audit_line(audit));
     }
     Ok(Exit::Done)
+}
+
+/// How far back the log alone reaches, in the partition where it reaches least.
+fn reach_line(report: &StatusReport) -> Option<String> {
+    let reaches = report.partitions.iter().filter_map(|row| row.horizon_seconds);
+    let seconds = reaches.reduce(f64::min)?;
+    let span = match seconds {
+        days if days >= 2.0 * 86_400.0 => format!("{:.1} days", days / 86_400.0),
+        hours if hours >= 2.0 * 3_600.0 => format!("{:.1} hours", hours / 3_600.0),
+        seconds => format!("{seconds:.0} seconds"),
+    };
+    let beyond: u64 = report.partitions.iter().map(|row| row.beyond_log).sum();
+    let rest = match beyond {
+        0 => String::new(),
+        count => format!("; {count} documents ended before that: only a snapshot can give them back"),
+    };
+    Some(format!("the log alone reaches back {span}{rest}"))
 }
 
 fn audit_line(audit: &AuditStatus) -> String {

@@ -60,16 +60,8 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
 
 /// Kafka's limit is 249 bytes, and `.dead-letters` comes behind.
 const TOPIC_BYTES_MAX: usize = 249 - ".dead-letters".len();
-const NAMESPACE_BYTES_MAX: usize = 64;
+pub(super) const NAMESPACE_BYTES_MAX: usize = 64;
 const MIB: usize = 1 << 20;
-
-/// A legal namespace.
-///
-/// # Errors
-/// It is none: why.
-pub fn namespace(text: &str) -> Result<String, String> {
-    value::name(text, NAMESPACE_BYTES_MAX)
-}
 
 /// All settings but `kafka.*`, in the order of `config/khala.toml`.
 pub static KEYS: &[Key] = &[
@@ -112,7 +104,7 @@ pub static KEYS: &[Key] = &[
         default: "khala",
         doc: "One complete set of documents and checkpoints; also the consumer group's name",
         secret: false,
-        set: |settings, text| namespace(text).map(|namespace| settings.namespace = namespace),
+        set: |settings, text| super::namespace(text).map(|namespace| settings.namespace = namespace),
         get: |settings| settings.namespace.clone(),
     },
     Key {
@@ -283,13 +275,20 @@ pub static KEYS: &[Key] = &[
         doc: "How often changed documents go into <topic>.documents (in Kafka); off: never",
         secret: false,
         set: |settings, text| {
-            settings.snapshot_interval = match text {
-                "off" => None,
-                text => Some(value::span(text, seconds(1)..=seconds(86_400))?),
-            };
-            Ok(())
+            value::span_or_off(text, seconds(1)..=seconds(86_400)).map(|span| settings.snapshot_interval = span)
         },
         get: |settings| settings.snapshot_interval.map_or("off".into(), show_span),
+    },
+    Key {
+        name: "keep_terminal",
+        unit: "time",
+        default: "off",
+        doc: "Documents of runs that ended so long ago are taken away; off: none",
+        secret: false,
+        set: |settings, text| {
+            value::span_or_off(text, seconds(1)..=seconds(315_360_000)).map(|span| settings.keep_terminal = span)
+        },
+        get: |settings| settings.keep_terminal.map_or("off".into(), show_span),
     },
     Key {
         name: "dead_letter_share_max",

@@ -14,7 +14,7 @@ mod tokens;
 mod value;
 
 pub use environment::variables;
-pub use keys::{ELSEWHERE, KEYS, Key, key, namespace};
+pub use keys::{ELSEWHERE, KEYS, Key, key};
 pub use load::{ConfigError, Flags, Loaded, Origin, load};
 pub use show::{Row, hide_url, is_secret_property};
 pub use tokens::{Role, Token, read_tokens};
@@ -26,6 +26,14 @@ use std::time::Duration;
 
 use crate::pure::place::Partitioner;
 use crate::pure::redact::Redact;
+
+/// A legal namespace.
+///
+/// # Errors
+/// It is none: why.
+pub fn namespace(text: &str) -> Result<String, String> {
+    value::name(text, keys::NAMESPACE_BYTES_MAX)
+}
 
 /// Where the log is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +106,8 @@ pub struct Settings {
     pub allow_eviction: bool,
     /// How often changed documents go into the documents' topic; `None`: never.
     pub snapshot_interval: Option<Duration>,
+    /// Documents of runs that ended so long ago are taken away; `None`: none.
+    pub keep_terminal: Option<Duration>,
     /// More dead letters per thousand records hold a partition; 1000: none does.
     pub dead_letter_permille_max: u32,
     /// Records that are looked at together for it, at least.
@@ -143,6 +153,7 @@ impl Default for Settings {
             backoff_max: Duration::ZERO,
             allow_eviction: false,
             snapshot_interval: None,
+            keep_terminal: None,
             dead_letter_permille_max: 0,
             dead_letter_share_records: 0,
             history_kept: 0,

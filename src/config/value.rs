@@ -261,6 +261,14 @@ pub(super) fn span(text: &str, range: RangeInclusive<Duration>) -> Result<Durati
     ))
 }
 
+/// A span as [`span`], or `off`: none.
+pub(super) fn span_or_off(text: &str, range: RangeInclusive<Duration>) -> Result<Option<Duration>, String> {
+    match text {
+        "off" => Ok(None),
+        text => span(text, range).map(Some),
+    }
+}
+
 pub(super) fn show_span(span: Duration) -> String {
     let milliseconds = span.as_millis();
     match milliseconds {

@@ -27,6 +27,8 @@ pub struct PartitionStatus {
     pub owner: String,
     /// Events seen after which an entity's life has ended.
     pub terminals: u64,
+    /// How often it began to run: documents may have gone back before each.
+    pub recoveries: u64,
 }
 
 impl PartitionStatus {
@@ -106,9 +108,11 @@ impl StatusBoard {
             parked: 0,
             owner: owner.to_owned(),
             terminals: 0,
+            recoveries: 0,
         });
         status.offset = view.next.or(status.offset);
         status.oldest_ms = view.oldest_ms;
+        status.recoveries += u64::from(status.state != State::Running && view.state == State::Running);
         status.state = view.state;
         status.parked = view.parked;
     }

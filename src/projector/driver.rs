@@ -17,7 +17,9 @@ use super::works::{self, Works};
 use crate::log::{FetchLimits, GroupOffset, LogError, Reader, Role};
 use crate::pure::batch::Batch;
 use crate::pure::checkpoint::Checkpoint;
-use crate::pure::partition::{Action, Effect, Failure, Input, Outcome, Partition, Remembered, Rewound, Visible};
+use crate::pure::partition::{
+    Action, EXPIRED, Effect, Failure, Input, Outcome, Partition, Remembered, Rewound, Visible,
+};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
 use crate::pure::recovery::{Called, Step};
@@ -197,6 +199,9 @@ impl Driver {
                 self.place = Some(from);
             }
             Action::Recovered { called, step, detail } => self.recovered(called, step, &detail),
+            Action::Drifted { entity, reason, .. } if reason == EXPIRED => {
+                info!(%partition, %entity, "an event came for an expired document; it is made anew");
+            }
             Action::Drifted { entity, reason, detail } => {
                 self.shared.metrics.drift(reason);
                 error!(%partition, %entity, reason, detail, "document cannot be read; its events wait for a repair");

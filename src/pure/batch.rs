@@ -16,6 +16,8 @@ pub enum Stored {
     Absent,
     /// The index knows it, and its document is not there. Drift.
     Lost,
+    /// The index knows it, and its document was taken away long after its end. No drift.
+    Expired,
     /// Something that cannot be read is in its place: why. Drift.
     Unreadable(&'static str),
     /// Its document, and the part of its state that is not in the document.
@@ -32,7 +34,7 @@ impl Stored {
     pub fn state(&self) -> Option<&[u8]> {
         match self {
             Self::Document { state, .. } => state.as_deref(),
-            Self::Absent | Self::Lost | Self::Unreadable(_) => None,
+            Self::Absent | Self::Lost | Self::Expired | Self::Unreadable(_) => None,
         }
     }
 }

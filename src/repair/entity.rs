@@ -78,6 +78,9 @@ pub async fn replay_entity(
     let (examined, mut records) = look(ground, partition, entity, healer.pace).await?;
     let (result, reason, detail) = match &examined.verdict {
         Verdict::Unknown => return Ok(None),
+        Verdict::Clean if examined.seen == Stored::Expired => {
+            (EntityResult::Unchanged, None, "its document has expired".to_owned())
+        }
         Verdict::Clean => (EntityResult::Unchanged, None, String::new()),
         Verdict::Unverifiable
         | Verdict::Drift {
@@ -105,6 +108,7 @@ pub async fn replay_entity(
     };
     match (intention, result) {
         (Intention::Look, _) => {}
+        (Intention::Repair, EntityResult::Unchanged) if examined.seen == Stored::Expired => {}
         (Intention::Repair, EntityResult::Unchanged) => {
             restore_stream(ground, partition, &examined, healer).await?;
         }
@@ -155,7 +159,7 @@ pub(super) fn changes(examined: &Examined, now: Time) -> Vec<Difference> {
     let (entry, _) = entry(examined, now);
     let before = match &examined.seen {
         Stored::Document { json, .. } => Some(json.as_slice()),
-        Stored::Absent | Stored::Lost => None,
+        Stored::Absent | Stored::Lost | Stored::Expired => None,
         Stored::Unreadable(detail) => Some(detail.as_bytes()),
     };
     differences(before, entry.becomes.as_ref().map(|healthy| healthy.json.as_slice()))

@@ -192,7 +192,7 @@ pub fn parse(entity: &Entity, partition: PartitionId, seen: &Stored) -> Option<R
             let document = Document::parse(entity, partition, json, state.as_deref());
             Some(document.map(|(document, _)| document))
         }
-        Stored::Absent | Stored::Lost | Stored::Unreadable(_) => None,
+        Stored::Absent | Stored::Lost | Stored::Expired | Stored::Unreadable(_) => None,
     }
 }
 

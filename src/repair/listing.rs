@@ -15,7 +15,7 @@ use crate::pure::entity::{Entity, Kind};
 use crate::pure::event::Rules;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::pure::refold::{self, Refold, Slice, Want};
-use crate::store::Stored;
+use crate::store::{Peeked, Stored};
 
 /// Entities of one page.
 const PAGE: usize = 1_000;
@@ -82,11 +82,37 @@ pub(super) struct Listed {
     pub(super) old: u64,
     pub(super) documents: u64,
     pub(super) unverifiable: u64,
+    pub(super) expired: u64,
     pub(super) sequence_gaps: u64,
     /// The first of those that are unverifiable.
     pub(super) beginning_lost: Vec<Entity>,
     parked: BTreeMap<Entity, Offset>,
     room: Vec<u8>,
+}
+
+/// A page of the index.
+struct Page {
+    lowest: NextOffset,
+    highest: NextOffset,
+    /// At most so many were asked for.
+    limit: usize,
+    is_last: bool,
+    /// Those of the slice.
+    entities: Vec<Entity>,
+    peeked: Option<Peeked>,
+}
+
+impl Page {
+    /// From where on the next one is, and how large. Whole pages of one offset are somebody's invention; they must not
+    /// hide what comes behind.
+    fn next(&self) -> Option<(NextOffset, usize)> {
+        let limit = if self.lowest == self.highest {
+            self.limit * 2
+        } else {
+            PAGE
+        };
+        (!self.is_last).then_some((self.highest, limit))
+    }
 }
 
 /// More than fits into the memory given.
@@ -104,40 +130,15 @@ impl Scope<'_> {
             old: 0,
             documents: 0,
             unverifiable: 0,
+            expired: 0,
             sequence_gaps: 0,
             beginning_lost: Vec::new(),
             parked: store.parked(self.partition).await?.into_iter().collect(),
             room: Vec::new(),
         };
         for kind in Kind::ALL {
-            let (mut from, mut limit, mut stop) = (self.since, PAGE, None);
-            loop {
-                let began = Instant::now();
-                let page = store.indexed(self.partition, kind, from, limit).await?;
-                let (Some(lowest), Some(highest)) = (page.first(), page.last()) else {
-                    break;
-                };
-                let (lowest, highest) = (NextOffset(lowest.1.0), NextOffset(highest.1.0));
-                if stop.is_some_and(|stop| lowest >= stop) {
-                    break; // these moved on past the place where they were looked for last
-                }
-                let entities = page.iter().map(|(entity, _)| entity.clone());
-                let chosen = entities.filter(|entity| self.slice.contains(entity.subject().as_bytes()));
-                self.take(&chosen.collect::<Vec<_>>(), &mut listed).await?;
-                if listed.refold.bytes() > memory_bytes {
-                    return Ok(Err(TooLarge));
-                }
-                if page.len() < limit {
-                    break;
-                }
-                if highest >= self.checkpoint.next && stop.is_none() {
-                    let now = store.checkpoint(self.partition).await?;
-                    stop = Some(now.map_or(highest, |now| now.next));
-                }
-                // Whole pages of one offset are somebody's invention; they must not hide what comes behind.
-                limit = if lowest == highest { limit * 2 } else { PAGE };
-                from = highest;
-                self.pace.rest(began).await;
+            if let Err(TooLarge) = self.list_kind(kind, memory_bytes, &mut listed).await? {
+                return Ok(Err(TooLarge));
             }
         }
         for entity in listed.parked.keys().cloned().collect::<Vec<_>>() {
@@ -148,18 +149,73 @@ impl Scope<'_> {
         Ok(Ok(listed))
     }
 
-    async fn take(&self, entities: &[Entity], listed: &mut Listed) -> Result<(), RepairError> {
-        if entities.is_empty() {
-            return Ok(());
+    /// The next page is on its way while one is looked at.
+    async fn list_kind(
+        &self,
+        kind: Kind,
+        memory_bytes: usize,
+        listed: &mut Listed,
+    ) -> Result<Result<(), TooLarge>, RepairError> {
+        let mut stop = None;
+        let mut ahead = self.page(kind, Some((self.since, PAGE))).await?;
+        while let Some(page) = ahead.take() {
+            let (began, highest) = (Instant::now(), page.highest);
+            if stop.is_some_and(|stop| page.lowest >= stop) {
+                break; // these moved on past the place where they were looked for last
+            }
+            if highest >= self.checkpoint.next && stop.is_none() {
+                let now = self.ground.store.checkpoint(self.partition).await?;
+                stop = Some(now.map_or(highest, |now| now.next));
+            }
+            let (next, ()) = tokio::join!(self.page(kind, page.next()), async {
+                self.take(page, listed);
+            });
+            ahead = next?;
+            if listed.refold.bytes() > memory_bytes {
+                return Ok(Err(TooLarge));
+            }
+            self.pace.rest(began).await;
         }
-        let peeked = self.ground.store.peek(self.partition, entities).await?;
+        Ok(Ok(()))
+    }
+
+    /// A page of the index from an offset on, and what the store has of its entities; `None`: there is none.
+    async fn page(&self, kind: Kind, from: Option<(NextOffset, usize)>) -> Result<Option<Page>, RepairError> {
+        let Some((from, limit)) = from else {
+            return Ok(None);
+        };
+        let store = &self.ground.store;
+        let found = store.indexed(self.partition, kind, from, limit).await?;
+        let (Some(lowest), Some(highest)) = (found.first(), found.last()) else {
+            return Ok(None);
+        };
+        let (lowest, highest) = (NextOffset(lowest.1.0), NextOffset(highest.1.0));
+        let is_last = found.len() < limit;
+        let entities = found.into_iter().map(|(entity, _)| entity);
+        let chosen = entities.filter(|entity| self.slice.contains(entity.subject().as_bytes()));
+        let entities: Vec<Entity> = chosen.collect();
+        let peeked = match entities.as_slice() {
+            [] => None,
+            entities => Some(store.peek(self.partition, entities).await?),
+        };
+        Ok(Some(Page {
+            lowest,
+            highest,
+            limit,
+            is_last,
+            entities,
+            peeked,
+        }))
+    }
+
+    fn take(&self, page: Page, listed: &mut Listed) {
+        let Some(peeked) = page.peeked else { return };
         let now = peeked
             .checkpoint
             .map_or(NextOffset::START, |checkpoint| checkpoint.next);
-        for (entity, (seen, index)) in entities.iter().zip(peeked.entities) {
+        for (entity, (seen, index)) in page.entities.iter().zip(peeked.entities) {
             self.take_one(entity, &seen, (index, now), listed);
         }
-        Ok(())
     }
 
     fn take_one(
@@ -173,6 +229,10 @@ impl Scope<'_> {
             return; // removed since the page was read
         }
         let is_new = !listed.refold.knows(entity);
+        if *seen == Stored::Expired {
+            listed.expired += u64::from(is_new);
+            return listed.refold.pass_over(entity.clone());
+        }
         listed.documents += u64::from(is_new);
         let Some(Ok(document)) = parse(entity, self.partition, seen) else {
             return listed.suspect(entity.clone());

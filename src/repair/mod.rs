@@ -6,6 +6,7 @@ mod audit;
 mod choose;
 mod entity;
 mod examine;
+mod expire;
 mod ground;
 mod heal;
 mod listing;
@@ -24,6 +25,7 @@ pub use self::audit::{AuditRequest, Forecast, ForecastPartition, Stretch, audit,
 pub use self::choose::{Choice, From};
 pub use self::entity::{EntityReplay, EntityResult, Intention, replay_entity};
 pub use self::examine::{Begin, Examined, examine};
+pub use self::expire::{Expired, Expiry, InSnapshot, Keep};
 pub use self::ground::{Ground, Pace};
 pub use self::heal::{Healer, Healing, Repaired, heal};
 pub use self::parity::{DIFFERING_MAX, DifferingRow, Parity, compare_namespaces};

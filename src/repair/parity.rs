@@ -174,6 +174,9 @@ impl Both<'_> {
                 last: new_last,
                 checkpoint: new_at,
             };
+            if old.stored == Stored::Expired || new.stored == Stored::Expired {
+                continue; // nothing to compare with
+            }
             if old.is_behind(&new) || new.is_behind(&old) {
                 moving.insert(entity.clone());
             } else if old.is_there() || new.is_there() {
@@ -200,7 +203,7 @@ impl Side {
     fn json(&self) -> Option<&[u8]> {
         match &self.stored {
             Stored::Document { json, .. } => Some(json),
-            Stored::Absent | Stored::Lost => None,
+            Stored::Absent | Stored::Lost | Stored::Expired => None,
             Stored::Unreadable(detail) => Some(detail.as_bytes()),
         }
     }

@@ -75,6 +75,9 @@ pub struct AuditReport {
     pub unverifiable: u64,
     /// The first of them by name.
     pub unverifiable_documents: Vec<String>,
+    /// Documents that were taken away long after their end (`keep_terminal`): no drift.
+    #[serde(default)]
+    pub expired: u64,
     /// Documents with sequences that never came: not drift, the producers' loss.
     pub sequence_gaps: u64,
     /// What a repair came to; null if none was asked for.

@@ -49,6 +49,9 @@ pub(super) fn judge(
     {
         return judge_cut(document, index, parked, folded, first);
     }
+    if *seen == Stored::Expired && parked.is_none() {
+        return Verdict::Clean;
+    }
     if folded.is_empty() && *seen == Stored::Absent && index.is_none() {
         return Verdict::Unknown;
     }
@@ -121,6 +124,7 @@ fn difference(
     match (seen, document) {
         (Stored::Absent, _) => Some((Reason::MissingDocument, "the log has events of it".to_owned())),
         _ if nothing_in_log => Some((Reason::UnexpectedDocument, "the log has no event of it".to_owned())),
+        (Stored::Expired, _) => None, // an event came late
         (Stored::Lost, _) => Some((
             Reason::MissingDocument,
             "the index knows it, its document is not there".to_owned(),

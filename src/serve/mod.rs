@@ -8,6 +8,7 @@ mod changes;
 mod envelope;
 mod error;
 mod events;
+mod expiry;
 mod extract;
 mod feeds;
 mod listen;
@@ -117,6 +118,7 @@ pub async fn run(
     ));
     let mut background = JoinSet::new();
     background.spawn(auditing::audit_again_and_again(access.clone(), serving.clone()));
+    background.spawn(expiry::run(access.clone(), serving.clone()));
     info!(%address, namespace = settings.namespace, topic = settings.topic, "serving");
     let projected = tokio::select! {
         projected = project(&access, &serving, &stop) => projected,

@@ -51,6 +51,31 @@ pub struct Peeked {
     pub entities: Vec<(Stored, Option<Offset>)>,
 }
 
+/// An entity whose document is taken away long after its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiring {
+    /// Which.
+    pub entity: Entity,
+    /// Its place in the index, as it was seen.
+    pub last: Offset,
+    /// What stays of it.
+    pub leaves: Leaves,
+}
+
+/// What stays of an expired entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaves {
+    /// Its place in the index: the log has events of it still.
+    Place,
+    /// Nothing: the log has forgotten it.
+    Nothing,
+}
+
+/// What stands in place of an expired entity's state, or document: it counts for this place in the index only.
+fn expired_mark(last: Offset) -> String {
+    format!("expired {last}")
+}
+
 /// A small fact that an operator tells projectors and readers: a text, kept with the documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
@@ -206,6 +231,12 @@ pub trait Store: Send + Sync {
     /// operator's lease. Nothing was written then.
     async fn heal(&self, partition: PartitionId, heal: &Heal) -> Result<Vec<Healed>, StoreError>;
 
+    /// Takes documents and streams of those away that are still at their place; returns of how many.
+    ///
+    /// # Errors
+    /// `Refused`: a rewind is under way; nothing was changed.
+    async fn expire(&self, partition: PartitionId, entities: &[Expiring]) -> Result<u64, StoreError>;
+
     /// Tells of every document key of the namespace, whether an index knows it or not; some may come twice.
     async fn scan(&self, visit: &mut (dyn FnMut(PartitionId, Entity) + Send)) -> Result<(), StoreError>;
 
@@ -239,8 +270,7 @@ pub trait Store: Send + Sync {
     /// One document, as stored; `None` if there is none.
     async fn document(&self, partition: PartitionId, entity: &Entity) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Documents of one partition by descending last offset, with that offset. An entity whose
-    /// document is missing is passed over.
+    /// Documents of one partition by descending last offset, with that offset; empty where the document is missing.
     async fn list(&self, partition: PartitionId, query: &ListQuery) -> Result<Vec<(NextOffset, Vec<u8>)>, StoreError>;
 
     /// An entity's accepted events with a seq above `after`, at most `limit`, waiting up to `wait`

@@ -18,6 +18,7 @@ mod contract;
 mod crashes;
 mod drift_random;
 mod entities;
+mod expiry;
 mod forecast;
 mod held;
 mod http;

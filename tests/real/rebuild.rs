@@ -38,18 +38,18 @@ fn rebuild(world: &World, more: &[&str]) -> (Option<i32>, Value, String) {
 }
 
 /// All documents of a namespace, without what a redo may change.
-fn documents(world: &World, namespace: &str) -> BTreeMap<String, Value> {
+pub(super) fn documents(world: &World, namespace: &str) -> BTreeMap<String, Value> {
     let tag = format!("{{{namespace}:");
     let keys: Vec<String> = world.redis.ask(&["KEYS", &format!("{tag}*}}:*_summary:*")]);
     let own = keys.into_iter().filter(|key| {
         let rest = key.split_once("}:").map_or("", |(_, rest)| rest);
         rest.starts_with("run_summary:") || rest.starts_with("worker_summary:")
     });
-    own.map(|key| {
-        let text: String = world.redis.ask(&["GET", &key]);
-        let mut document: Value = serde_json::from_str(&text).expect("JSON");
+    own.filter_map(|key| {
+        let text: Option<String> = world.redis.ask(&["GET", &key]);
+        let mut document: Value = serde_json::from_str(&text?).expect("JSON");
         document.as_object_mut().expect("an object").remove("projected_at");
-        (key.split_once('}').expect("a tag").1.to_owned(), document)
+        Some((key.split_once('}').expect("a tag").1.to_owned(), document))
     })
     .collect()
 }
@@ -78,6 +78,15 @@ fn read_on(khala: &Khala, done: &AtomicBool, reads: &AtomicU64) -> Result<(), St
     Ok(())
 }
 
+/// Ends readers and traffic, also when the test fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn a_rebuild_beside_live_traffic_and_a_swap_and_no_reader_misses_a_document() {
     let mut world = World::new("rebuild", 3, 40_000, Keeps::Dumps);
@@ -98,7 +107,7 @@ fn a_rebuild_beside_live_traffic_and_a_swap_and_no_reader_misses_a_document() {
     let serving = std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_on(old, done, &reads));
         let traffic = scope.spawn(move || {
-            for batch in &batches {
+            for batch in batches.iter().cycle() {
                 if done.load(Ordering::SeqCst) {
                     break;
                 }
@@ -106,6 +115,7 @@ fn a_rebuild_beside_live_traffic_and_a_swap_and_no_reader_misses_a_document() {
                 sent.fetch_add(batch.len() as u64, Ordering::SeqCst);
             }
         });
+        let ending = Done(done);
         let before = sent.load(Ordering::SeqCst);
         let (code, report, words) = rebuild(world, &[]);
         assert_eq!(code, Some(0), "{report}{words}");
@@ -119,10 +129,8 @@ fn a_rebuild_beside_live_traffic_and_a_swap_and_no_reader_misses_a_document() {
         let (code, report, words) = rebuild(world, &["--swap"]);
         assert_eq!(code, Some(0), "{report}{words}");
         assert_eq!(report["swapped"], true, "{report}");
-        assert!(
-            sent.load(Ordering::SeqCst) > before,
-            "no event came meanwhile: an empty pass"
-        );
+        let meanwhile = sent.load(Ordering::SeqCst);
+        assert!(meanwhile > before, "no event came meanwhile: an empty pass");
         eventually("readers are led over", seconds(60), || {
             if old.stderr().contains("readers are led over") {
                 Ok(())
@@ -131,7 +139,8 @@ fn a_rebuild_beside_live_traffic_and_a_swap_and_no_reader_misses_a_document() {
             }
         });
         read(500);
-        done.store(true, Ordering::SeqCst);
+        assert!(sent.load(Ordering::SeqCst) > meanwhile, "no event came behind the swap");
+        drop(ending);
         traffic.join().expect("traffic");
         assert_eq!(reader.join().expect("the reader"), Ok(()));
         serving

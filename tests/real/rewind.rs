@@ -135,6 +135,17 @@ fn a_replay_of_nonsense_is_refused_in_one_line_and_changes_nothing() {
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {stderr}");
         assert!(stderr.contains(says), "{flags:?}: {stderr}");
     }
+    for words in [
+        &["audit"][..],
+        &["snapshot"],
+        &["rebuild", "--into", "other"],
+        &["namespaces", "drop", "nobody"],
+    ] {
+        let output = run(&cluster, words, "");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {stderr}");
+        assert!(stderr.contains("there is no namespace nobody"), "{words:?}: {stderr}");
+    }
     let key = world.key(0, "owner");
     let other = "operator/ada@night/2026-02-19T12:00:00.000Z/1";
     let _: () = world.redis.ask(&["SET", &key, other, "PX", "60000"]);

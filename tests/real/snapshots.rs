@@ -106,6 +106,9 @@ fn a_flushed_store_and_a_log_that_has_forgotten_lose_nothing() {
     let rows = status["partitions"].as_array().expect("an array");
     assert!(rows.iter().all(|row| row["beyond_log"].as_u64() > Some(0)), "{status}");
     assert!(rows.iter().all(|row| row["horizon_seconds"].is_number()), "{status}");
+    let text = run(&world.cluster, &["status"], "");
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("only a snapshot can give them back"), "{text}");
     // And life goes on.
     world.produce(1_000);
     world.settle();

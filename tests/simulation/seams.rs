@@ -10,7 +10,7 @@ use khala::pure::entity::{Entity, Kind};
 use khala::pure::place::{NextOffset, Offset, PartitionId};
 use khala::pure::record::{RecordBatch, RecordIdentity};
 use khala::store::{
-    Batch, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry,
+    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry,
 };
 
 use super::sea::{PARTITION, Sea, Weak, yield_once};
@@ -220,6 +220,10 @@ impl Store for SimStore {
     async fn heal(&self, _: PartitionId, heal: &Heal) -> Result<Vec<Healed>, StoreError> {
         let heal = heal.clone();
         self.0.change(move |part, weak| part.heal(&heal, weak)).await
+    }
+
+    async fn expire(&self, _: PartitionId, _: &[Expiring]) -> Result<u64, StoreError> {
+        not_simulated()
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(PartitionId, Entity) + Send)) -> Result<(), StoreError> {

@@ -17,6 +17,9 @@ use crate::pure::record::{Record, RecordBatch};
 use crate::pure::redact::Redact;
 use crate::pure::time::Time;
 
+/// Why an entity waits whose document had expired: no drift, an event came late.
+pub const EXPIRED: &str = "expired";
+
 /// How far a batch is.
 pub(super) enum Stage {
     /// Documents that were not in memory are being read.
@@ -121,6 +124,7 @@ impl Folding {
                     "missing_document",
                     "the index knows it, its document is not there".to_owned(),
                 ),
+                Stored::Expired => (EXPIRED, "it comes back, folded from its own events".to_owned()),
                 Stored::Unreadable(detail) => ("document_corrupt", detail.to_owned()),
                 Stored::Document { json, state } => {
                     match Document::parse(&entity, partition, &json, state.as_deref()) {

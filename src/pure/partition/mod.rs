@@ -13,6 +13,7 @@ mod words;
 
 use std::collections::BTreeMap;
 
+pub use self::folding::EXPIRED;
 use self::running::Running;
 pub use self::share::ShareLimit;
 pub use self::words::{

@@ -78,6 +78,7 @@ impl Audit<'_> {
         } = work;
         self.report.documents += listed.documents;
         self.report.unverifiable += listed.unverifiable;
+        self.report.expired += listed.expired;
         self.report.sequence_gaps += listed.sequence_gaps;
         self.note_unverifiable(&listed.beginning_lost);
         if let Some(since) = self.since.get(&partition) {

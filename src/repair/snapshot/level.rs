@@ -115,7 +115,7 @@ impl Work<'_> {
                     Stored::Document { json, state } => {
                         Document::parse(entity, partition, &json, state.as_deref()).ok()
                     }
-                    Stored::Absent | Stored::Lost | Stored::Unreadable(_) => None,
+                    Stored::Absent | Stored::Lost | Stored::Expired | Stored::Unreadable(_) => None,
                 };
                 let (document, hash) = there.unwrap_or_else(|| (Document::new(entity.clone(), partition), 0));
                 let seq = document.seq();

@@ -8,5 +8,5 @@ mod source;
 mod write;
 
 pub use self::restore::{Restored, is_begun, restore};
-pub use self::source::{Source, lookup};
+pub use self::source::{Source, lookup, written_up_to};
 pub use self::write::{Round, Snapshots, write_file};

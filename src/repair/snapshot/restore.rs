@@ -252,7 +252,7 @@ impl<'a> Work<'a> {
             }
             let before = match &stored {
                 Stored::Document { json, state } => Document::parse(&entity, partition, json, state.as_deref()).ok(),
-                Stored::Absent | Stored::Lost | Stored::Unreadable(_) => None,
+                Stored::Absent | Stored::Lost | Stored::Expired | Stored::Unreadable(_) => None,
             };
             if before.as_ref().is_some_and(|(there, _)| there.offset() >= Some(offset)) {
                 continue;

@@ -226,6 +226,17 @@ pub(super) async fn newest_marker(
     Ok(None)
 }
 
+/// All documents as of here are in the topic, whichever namespace wrote them; the log's start if none are.
+///
+/// # Errors
+/// The log does not answer.
+pub async fn written_up_to(log: &dyn Log, partition: PartitionId) -> Result<NextOffset, RepairError> {
+    let topic = log.topic().await?;
+    let fits = |marker: &Marker| marker.checkpoint.topic_id == topic.id;
+    let newest = newest_marker(log, partition, &Source::Topic, fits).await?;
+    Ok(newest.map_or(NextOffset::START, |marker| marker.next()))
+}
+
 /// Snapshots of some entities as they were at `until`, as far as there are any and this log vouches for them: it has all
 /// their events that are not in them.
 ///

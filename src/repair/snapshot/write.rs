@@ -105,7 +105,8 @@ impl Snapshots {
         let before = self.marker.as_ref().map(|marker| marker.epoch.clone());
         let (epoch, from, aside) = match &self.marker {
             Some(marker) if !torn && self.goes_on(marker, &checkpoint).await? => {
-                if checkpoint.next <= marker.next() {
+                let stands = checkpoint.next == marker.next() && self.some_are_healed(marker).await?;
+                if checkpoint.next <= marker.next() && !stands {
                     return Ok(Round::Nothing); // or being redone
                 }
                 (marker.epoch.clone(), marker.next(), marker.aside.clone())
@@ -169,6 +170,16 @@ impl Snapshots {
         let documents = pass.documents;
         self.terminals = checkpoint.next;
         Ok(documents)
+    }
+
+    /// Whether entities that were aside when the marker was written are so no longer.
+    async fn some_are_healed(&self, marker: &Marker) -> Result<bool, RepairError> {
+        if marker.aside.is_empty() {
+            return Ok(false);
+        }
+        let parked = self.store.parked(self.partition).await?;
+        let waits = |entity| parked.iter().any(|(parked, _)| parked == entity);
+        Ok(marker.aside.iter().any(|(entity, _)| !waits(entity)))
     }
 
     async fn newest(&self) -> Result<Option<Marker>, RepairError> {
@@ -248,6 +259,9 @@ impl Pass<'_> {
         let peeked = self.snapshots.store.peek(partition, entities).await?;
         let mut records = Vec::with_capacity(entities.len());
         for (entity, (stored, indexed)) in entities.iter().zip(peeked.entities) {
+            if stored == Stored::Expired {
+                continue; // the topic keeps what it was
+            }
             let Stored::Document { json, state } = stored else {
                 self.unreadable.push((entity.clone(), indexed.unwrap_or(Offset(0))));
                 continue;
@@ -311,6 +325,9 @@ pub async fn write_file(
             let entities: Vec<Entity> = page.iter().map(|(entity, _)| entity.clone()).collect();
             let peeked = store.peek(partition, &entities).await?;
             for ((entity, offset), (stored, _)) in page.into_iter().zip(peeked.entities) {
+                if stored == Stored::Expired {
+                    continue;
+                }
                 let Stored::Document { json, state } = stored else {
                     aside.push((entity, offset));
                     continue;

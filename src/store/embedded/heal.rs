@@ -83,21 +83,28 @@ fn done<'a>(entries: &'a [HealEntry], healed: &'a [Healed]) -> impl Iterator<Ite
 
 /// No rewind is under way, and the checkpoint is the expected one where it moves.
 fn ensure_still(view: &View, target: &Target, heal: &Heal) -> Result<(), StoreError> {
-    let found = view.checkpoint()?;
-    let intent = found.as_ref().map_or(Ok(None), |found| Intent::parse(&found.intent));
-    let busy = intent.map_or(true, |intent| intent.as_ref().is_some_and(Intent::is_under_way));
+    let found = ensure_no_rewind(view, target)?;
     let identity = found.as_ref().map(Checkpoint::identity);
     let moved = heal
         .moves
         .as_ref()
         .is_some_and(|(expected, _)| identity.as_ref() != Some(expected));
-    if busy || moved {
-        return Err(StoreError::Refused {
-            partition: target.partition,
-            found: Box::new(found),
-        });
+    if moved { Err(refused(target, found)) } else { Ok(()) }
+}
+
+/// The checkpoint, unless a rewind is under way.
+pub(super) fn ensure_no_rewind(view: &View, target: &Target) -> Result<Option<Checkpoint>, StoreError> {
+    let found = view.checkpoint()?;
+    let intent = found.as_ref().map_or(Ok(None), |found| Intent::parse(&found.intent));
+    let busy = intent.map_or(true, |intent| intent.as_ref().is_some_and(Intent::is_under_way));
+    if busy { Err(refused(target, found)) } else { Ok(found) }
+}
+
+fn refused(target: &Target, found: Option<Checkpoint>) -> StoreError {
+    StoreError::Refused {
+        partition: target.partition,
+        found: Box::new(found),
     }
-    Ok(())
 }
 
 impl Write {

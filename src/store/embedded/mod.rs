@@ -4,6 +4,7 @@
 //! After a failed write nothing is acknowledged until a restart. Owners live as long as the process.
 //! Layout: `<dir>/store/`, see `keys`.
 
+mod expire;
 mod heal;
 mod keys;
 mod namespaces;
@@ -25,7 +26,9 @@ use fjall::{Keyspace, KeyspaceCreateOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::{Batch, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
+use super::{
+    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry,
+};
 use crate::disk::{Disk, DiskError};
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
@@ -313,6 +316,11 @@ impl Store for EmbeddedStore {
             self.settings.events_kept,
         );
         self.ask(|reply| Request::Heal(target, heal, kept, reply)).await
+    }
+
+    async fn expire(&self, partition: PartitionId, entities: &[Expiring]) -> Result<u64, StoreError> {
+        let (target, entities) = (self.target(partition), entities.to_vec());
+        self.ask(|reply| Request::Expire(target, entities, reply)).await
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(PartitionId, Entity) + Send)) -> Result<(), StoreError> {

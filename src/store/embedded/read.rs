@@ -11,7 +11,7 @@ use crate::disk;
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
-use crate::store::{ListQuery, StoreError, Stored, StreamEntry};
+use crate::store::{ListQuery, StoreError, Stored, StreamEntry, expired_mark};
 
 /// A view of one partition as it was at one instant.
 pub(super) struct View {
@@ -118,6 +118,13 @@ impl View {
         let key = self.place.document(entity);
         match self.snapshot.get(&self.shared.documents, &key) {
             Ok(Some(value)) => Ok(match keys::read_document(&key, &value) {
+                Some((b"", state)) => {
+                    let mark = self.last_offset(entity)?.map(expired_mark);
+                    match mark {
+                        Some(mark) if state == Some(mark.as_bytes()) => Stored::Expired,
+                        _ => Stored::Lost,
+                    }
+                }
                 Some((json, state)) => Stored::Document {
                     json: json.to_vec(),
                     state: state.map(<[u8]>::to_vec),
@@ -147,7 +154,7 @@ impl View {
     pub(super) fn document(&self, entity: &Entity) -> Result<Option<Vec<u8>>, StoreError> {
         match self.stored(entity)? {
             Stored::Document { json, .. } => Ok(Some(json)),
-            Stored::Absent => Ok(None),
+            Stored::Absent | Stored::Expired => Ok(None),
             Stored::Lost => Err(self.corrupt(&entity.document_id(), &"the index knows it, but there is no document")),
             Stored::Unreadable(what) => Err(self.corrupt(&entity.document_id(), &what)),
         }
@@ -164,9 +171,10 @@ impl View {
             };
             match self.stored(&entity)? {
                 Stored::Document { json, .. } => documents.push((offset.next(), json)),
-                Stored::Absent | Stored::Lost => {}
+                Stored::Absent | Stored::Lost | Stored::Expired => documents.push((offset.next(), Vec::new())),
                 Stored::Unreadable(what) => {
                     tracing::warn!(partition = self.partition.0, document = %entity.document_id(), what, "left out");
+                    documents.push((offset.next(), Vec::new()));
                 }
             }
         }

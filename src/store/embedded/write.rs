@@ -43,6 +43,7 @@ impl Write {
             Request::Commit(commit, _) => self.bytes < WRITE_BYTES && !self.places.contains(&commit.target.place),
             Request::Renew(target, ..)
             | Request::Heal(target, ..)
+            | Request::Expire(target, ..)
             | Request::Verify(target, ..)
             | Request::ForgetMarks(target, ..) => !self.places.contains(&target.place),
             Request::Purge(..) => self.places.is_empty(),

@@ -19,7 +19,7 @@ use crate::disk;
 use crate::pure::checkpoint::{Checkpoint, Identity};
 use crate::pure::entity::Entity;
 use crate::pure::place::{Offset, PartitionId};
-use crate::store::{Batch, Heal, Healed, Owner, StoreError};
+use crate::store::{Batch, Expiring, Heal, Healed, Owner, StoreError};
 
 /// How many requests may wait. Each partition has at most a few under way.
 pub(super) const QUEUE: usize = 256;
@@ -49,6 +49,8 @@ pub(super) enum Request {
     ForgetMarks(Target, Vec<u64>, Reply<()>),
     /// A key of `meta`, and its sealed value.
     Note(Target, Vec<u8>, Option<Vec<u8>>, Reply<()>),
+    /// Take documents away that have long ended.
+    Expire(Target, Vec<Expiring>, Reply<u64>),
     /// Take keys away.
     Purge(Target, Box<Purge>, Reply<()>),
 }
@@ -182,6 +184,10 @@ impl Writer {
                 }
                 write.places.insert(target.place);
                 write.answer(reply, Ok(()));
+            }
+            Request::Expire(target, entities, reply) => {
+                let expired = self.expire(write, &target, &entities);
+                write.answer(reply, expired);
             }
             Request::Purge(target, keys, reply) => {
                 self.marks.clear();

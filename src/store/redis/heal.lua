@@ -50,6 +50,8 @@ local function same(key, arg)
   local state = redis.pcall('GET', KEYS[key + 2])
   if type(state) == 'table' then
     state = 'of another type'
+  elseif state and string.sub(state, 1, 8) == 'expired ' then
+    state = false
   end
   return state == (ARGV[arg + 5] ~= '' and ARGV[arg + 6])
 end

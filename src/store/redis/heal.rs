@@ -57,7 +57,7 @@ fn push<'a>(call: &mut Call<'a>, keys: &Keys, entry: &'a HealEntry) {
     call.argument(index_key(entity.kind(), 4));
     call.argument(entity.id());
     let (seen, json, state) = match &entry.seen {
-        Stored::Absent | Stored::Lost => ("absent", &[][..], None),
+        Stored::Absent | Stored::Lost | Stored::Expired => ("absent", &[][..], None),
         Stored::Unreadable(_) => ("unreadable", &[][..], None),
         Stored::Document { json, state } => ("document", json.as_slice(), state.as_deref()),
     };

@@ -2,7 +2,7 @@
 -- Reads documents with the checkpoint they count under.
 -- KEYS: checkpoint, index of runs, index of workers, then per entity: document, state.
 -- ARGV: number of expected checkpoints, per one: '' or '1' and its four fields; per entity: index (2 or 3), id.
--- Reply: {'refused', field, value, …}, or per entity: {0} (new), {1, JSON, state or nil}, {2, why}.
+-- Reply: {'refused', field, value, …}, or per entity: {0} (new), {1, JSON, state or nil}, {2, why}, {3} (expired).
 local found = redis.call('HMGET', KEYS[1], 'offset', 'last_record', 'digest', 'intent')
 local exists = redis.call('EXISTS', KEYS[1]) == 1
 local candidates = tonumber(ARGV[1])
@@ -30,12 +30,19 @@ for key = 4, #KEYS, 2 do
     local state = redis.pcall('GET', KEYS[key + 1])
     if type(state) == 'table' then
       state = 'of another type'
+    elseif state and string.sub(state, 1, 8) == 'expired ' then
+      state = false
     end
     reply[#reply + 1] = {1, json, state}
-  elseif redis.call('ZSCORE', KEYS[tonumber(ARGV[arg + 1])], ARGV[arg + 2]) then
-    reply[#reply + 1] = {2, 'missing_document'}
   else
-    reply[#reply + 1] = {0}
+    local score = redis.call('ZSCORE', KEYS[tonumber(ARGV[arg + 1])], ARGV[arg + 2])
+    if not score then
+      reply[#reply + 1] = {0}
+    elseif redis.pcall('GET', KEYS[key + 1]) == 'expired ' .. score then
+      reply[#reply + 1] = {3}
+    else
+      reply[#reply + 1] = {2, 'missing_document'}
+    end
   end
   arg = arg + 2
 end

@@ -5,6 +5,7 @@
 
 mod commit;
 mod connect;
+mod expire;
 mod heal;
 mod history;
 mod keys;
@@ -24,7 +25,9 @@ use self::connect::{BATCH_LANES, CONTROL_LANE, Connections, READ_LANE};
 use self::keys::Keys;
 use self::reply::Reply;
 use self::script::Call;
-use super::{Batch, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry};
+use super::{
+    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry,
+};
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
@@ -277,6 +280,10 @@ impl Store for RedisStore {
 
     async fn heal(&self, partition: PartitionId, heal: &Heal) -> Result<Vec<Healed>, StoreError> {
         heal::heal(self, partition, heal).await
+    }
+
+    async fn expire(&self, partition: PartitionId, entities: &[Expiring]) -> Result<u64, StoreError> {
+        expire::expire(self, partition, entities).await
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(PartitionId, Entity) + Send)) -> Result<(), StoreError> {

@@ -13,8 +13,12 @@ for key = 4, #KEYS, 2 do
     local state = redis.pcall('GET', KEYS[key + 1])
     if type(state) == 'table' then
       state = 'of another type'
+    elseif state and string.sub(state, 1, 8) == 'expired ' then
+      state = false
     end
     what = {1, json, state}
+  elseif score and redis.pcall('GET', KEYS[key + 1]) == 'expired ' .. score then
+    what = {3}
   elseif score then
     what = {2, 'missing_document'}
   end

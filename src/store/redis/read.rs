@@ -129,7 +129,7 @@ pub(super) async fn list(
     let there = found
         .into_iter()
         .zip(documents)
-        .filter_map(|(offset, json)| Some((offset.next(), bytes(json)?)));
+        .map(|(offset, json)| (offset.next(), bytes(json).unwrap_or_default()));
     Ok(there.collect())
 }
 

@@ -111,6 +111,7 @@ fn stored(value: Value) -> Option<Stored> {
     let mut parts = parts.into_iter();
     match number(&parts.next()?)? {
         0 => Some(Stored::Absent),
+        3 => Some(Stored::Expired),
         1 => {
             let json = bytes(parts.next()?)?;
             Some(Stored::Document {

@@ -22,6 +22,7 @@ impl Text {
 }
 
 static COMMIT: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("commit.lua")));
+static EXPIRE: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("expire.lua")));
 static HEAL: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("heal.lua")));
 static LOAD: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("load.lua")));
 static OPEN: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("open.lua")));
@@ -47,6 +48,10 @@ impl<'a> Call<'a> {
 
     pub(super) fn commit() -> Self {
         Self::new(&COMMIT)
+    }
+
+    pub(super) fn expire() -> Self {
+        Self::new(&EXPIRE)
     }
 
     pub(super) fn heal() -> Self {
