@@ -203,7 +203,7 @@ impl AsyncWrite for Patient {
 }
 
 /// As many open files as the system allows: each connection is one.
-pub(super) fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);
     let wanted = Rlimit {

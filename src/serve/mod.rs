@@ -25,6 +25,8 @@ mod snapshots;
 mod streams;
 mod tls;
 
+pub(crate) use self::listen::raise_file_limit;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,7 +53,7 @@ use crate::telemetry::sum_up;
 /// A process that was assigned nothing by then is ready all the same: others have all partitions.
 const ASSIGNMENT_PATIENCE: Duration = Duration::from_secs(15);
 /// How long open requests may take at the end.
-const REQUESTS_PATIENCE: Duration = Duration::from_secs(5);
+const REQUESTS_PATIENCE: Duration = Duration::from_secs(15);
 /// The pause between two looks at a log or store that is away at the start.
 const START_PAUSE: Duration = Duration::from_millis(500);
 

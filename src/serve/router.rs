@@ -4,12 +4,17 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
 use super::{App, auth, changes, envelope, error, events, openapi, operations, page, reads, repairs, streams};
 use crate::config::Settings;
 
 /// Room of a request's body beside its events.
 const BODY_ROOM: usize = 64 << 10;
+/// Smaller answers are not worth the work.
+const COMPRESSED_FROM_BYTES: u16 = 1024;
 
 pub(super) fn router(app: App, settings: &Settings) -> Router {
     let body_max = settings.batch_bytes.max(settings.max_event_bytes) + BODY_ROOM;
@@ -42,6 +47,18 @@ pub(super) fn router(app: App, settings: &Settings) -> Router {
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(body_max))
+        .layer(
+            CompressionLayer::new()
+                .quality(CompressionLevel::Fastest)
+                .compress_when(is_compressed()),
+        )
         .layer(middleware::from_fn_with_state(app.clone(), envelope::wrap))
         .with_state(app)
+}
+
+/// Whole answers are; what comes piece by piece must not wait in a compressor.
+fn is_compressed() -> impl Predicate {
+    SizeAbove::new(COMPRESSED_FROM_BYTES.into())
+        .and(NotForContentType::SSE)
+        .and(NotForContentType::const_new("application/x-ndjson"))
 }

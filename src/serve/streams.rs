@@ -32,6 +32,10 @@ pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
 /// Events of one piece of a stream.
 const PIECE: usize = 200;
+/// Bytes that a piece is meant to have: what a slow reader holds in memory.
+const PIECE_BYTES: usize = 256 << 10;
+/// Events of the first piece, when nobody knows how large they are.
+const PIECE_FIRST: usize = 16;
 pub(super) const OPENING: &str = "retry: 1000\n\n";
 pub(super) const HEARTBEAT: &str = ":\n\n";
 
@@ -87,7 +91,7 @@ async fn events(
     let limit = match query.limit {
         Some(limit) => limit.clamp(1, LIMIT_MAX),
         None if as_page => LIMIT_DEFAULT,
-        None => PIECE,
+        None => PIECE_FIRST,
     };
     let entries = first(&mut reader, limit, patience).await?;
     let floor = entries.first().map(|(seq, _)| *seq);
@@ -176,6 +180,8 @@ struct Stream {
     app: App,
     reader: Reader,
     state: Phase,
+    /// Events of the next piece.
+    piece: usize,
 }
 
 #[derive(PartialEq, Eq)]
@@ -193,6 +199,7 @@ fn stream(app: &App, reader: Reader, first: &[Entry]) -> Response {
         app: app.clone(),
         reader,
         state: Phase::PerhapsOver,
+        piece: fitting(first),
     };
     event_stream(opening, stream, Stream::next)
 }
@@ -229,11 +236,12 @@ impl Stream {
             let news = tokio::select! {
                 biased;
                 () = stop.cancelled() => return None,
-                news = self.reader.next(PIECE, patience) => news,
+                news = self.reader.next(self.piece, patience) => news,
             };
             let mut piece = Vec::new();
             match news {
                 Ok(News::Entries(entries)) => {
+                    self.piece = fitting(&entries);
                     if write_entries(&entries, &mut piece) == Last::Terminal {
                         self.state = Phase::PerhapsOver;
                     }
@@ -275,6 +283,13 @@ impl Stream {
             () = tokio::time::sleep(AWAY_PAUSE) => {}
         }
     }
+}
+
+/// How many events like these make a piece.
+fn fitting(entries: &[Entry]) -> usize {
+    let bytes: usize = entries.iter().map(|(_, json)| json.len()).sum();
+    let each = bytes.checked_div(entries.len()).unwrap_or(PIECE_BYTES / PIECE_FIRST);
+    (PIECE_BYTES / each.max(1)).clamp(1, PIECE)
 }
 
 /// Whether an entity's life may have ended with what was written.
@@ -323,6 +338,14 @@ mod tests {
         let mut out = Vec::new();
         write_frame(Some(7), "message", b"{\"a\":\r\n 1}", &mut out);
         assert_eq!(out, b"id: 7\nevent: message\ndata: {\"a\":   1}\n\n");
+    }
+
+    #[test]
+    fn a_piece_of_large_events_has_few_of_them() {
+        let entries = |bytes: usize| -> Vec<Entry> { vec![(1, vec![b'x'; bytes].into()); 3] };
+        assert_eq!(fitting(&entries(1 << 20)), 1);
+        assert_eq!(fitting(&entries(32 << 10)), 8);
+        assert_eq!((fitting(&entries(10)), fitting(&[])), (PIECE, PIECE_FIRST));
     }
 
     #[test]

@@ -10,12 +10,12 @@ pub(super) struct Files {
     pub key: PathBuf,
 }
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "https")]
 pub(super) use with::Tls;
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "https"))]
 pub(super) use without::Tls;
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "https")]
 mod with {
     use std::sync::{Arc, PoisonError, RwLock};
 
@@ -74,7 +74,7 @@ mod with {
     }
 }
 
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "https"))]
 mod without {
     use super::Files;
     use crate::serve::listen::Patient;

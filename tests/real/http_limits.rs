@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use super::web::{ONE, event, get, post};
+use super::web::{MANY, ONE, event, get, post};
 use super::world::{World, note};
 use crate::support::khala::Khala;
 use crate::support::redis_server::Keeps;
@@ -27,7 +27,7 @@ fn resident_bytes(pid: u32) -> u64 {
 
 /// What came until the other side closed the connection.
 fn rest(mut stream: TcpStream) -> String {
-    stream.set_read_timeout(Some(seconds(60))).expect("a socket");
+    stream.set_read_timeout(Some(seconds(180))).expect("a socket");
     let mut text = Vec::new();
     let _ = stream.read_to_end(&mut text);
     String::from_utf8_lossy(&text).into_owned()
@@ -46,6 +46,66 @@ fn who_sends_nothing_or_half_a_head_is_let_go() {
     assert!(rest(slow).len() < 200);
     assert!(started.elapsed() < seconds(60), "{:?}", started.elapsed());
     assert_eq!(get(khala.http(), "/healthz", &[]).status, 200);
+}
+
+#[test]
+fn a_body_that_stops_half_way_is_given_up() {
+    let world = World::new("half-way", 2, 100, Keeps::Dumps);
+    let khala = world.khala("one");
+    let mut slow = TcpStream::connect(khala.http()).expect("it listens");
+    slow.write_all(b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n[{")
+        .expect("a socket");
+    let told = rest(slow);
+    assert!(
+        told.starts_with("HTTP/1.1 408") && told.contains("\"timeout\""),
+        "{told}"
+    );
+    assert_eq!(get(khala.http(), "/healthz", &[]).status, 200);
+}
+
+#[test]
+fn an_event_and_a_body_may_be_as_large_as_the_limit_and_not_a_byte_larger() {
+    const EVENT_MAX: usize = 64 << 10;
+    /// `batch_bytes`, and the room beside its events.
+    const BODY_MAX: usize = (256 << 10) + (64 << 10);
+    let world = World::new("limits", 2, 100, Keeps::Dumps);
+    let flags = ["--max-event-bytes", "64KiB", "--batch-bytes", "256KiB"];
+    let khala = Khala::start(world.dir(), &world.cluster, "one", &flags);
+    let small = event("run/a", 1, "run.delta", r#"{"x":""}"#);
+    let sized = |bytes: usize| {
+        small.replace(
+            r#""x":"""#,
+            &format!(r#""x":"{}""#, "y ".repeat(EVENT_MAX)[..bytes - small.len()].to_owned()),
+        )
+    };
+    let ask = |form, body: &str| {
+        let answer = post(
+            khala.http(),
+            "/v1/events?wait=projected&timeout=30s",
+            &[form],
+            body.as_bytes(),
+        );
+        (
+            answer.status,
+            if answer.status == 200 {
+                String::new()
+            } else {
+                answer.code()
+            },
+        )
+    };
+    let (fits, too_large) = ((200, String::new()), (413, "too_large".to_owned()));
+    assert_eq!(sized(EVENT_MAX).len(), EVENT_MAX);
+    assert_eq!(
+        (ask(ONE, &sized(EVENT_MAX)), ask(ONE, &sized(EVENT_MAX + 1))),
+        (fits.clone(), too_large.clone())
+    );
+    let batch = |bytes: usize| format!("[{small}{}]", " ".repeat(bytes - small.len() - 2));
+    assert_eq!(
+        (ask(MANY, &batch(BODY_MAX)), ask(MANY, &batch(BODY_MAX + 1))),
+        (fits, too_large)
+    );
+    assert_eq!(world.read_back().len(), 2);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::support::khala::Khala;
 use crate::support::redis_server::Keeps;
 use crate::support::wait::seconds;
 
-fn publish(http: &str, subject: &str, sequence: u64, kind: &str, data: &str) {
+pub fn publish(http: &str, subject: &str, sequence: u64, kind: &str, data: &str) {
     let answer = post(
         http,
         "/v1/events",
