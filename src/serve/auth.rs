@@ -20,6 +20,7 @@ use super::envelope::RequestId;
 use super::error::HttpError;
 use crate::config::{Role, Token, read_tokens};
 use crate::pure::entity::Entity;
+use crate::telemetry::AUDIT;
 
 /// Whom the token stands for.
 #[derive(Clone, Debug)]
@@ -174,7 +175,7 @@ pub(super) async fn check(State(app): State<App>, mut request: Request, next: Ne
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
     let answer = next.run(request).await;
     let status = answer.status().as_u16();
-    info!(target: "audit", token = caller.name, %method, path, status, request_id = id.0, "operator action");
+    info!(target: AUDIT, token = caller.name, %method, path, status, request_id = id.0, "operator action");
     answer
 }
 

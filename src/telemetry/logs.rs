@@ -17,7 +17,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use super::messaging::current_ids;
 use super::otlp::Export;
-use super::repeats::Unrepeated;
+use super::repeats::{AUDIT, Unrepeated};
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -81,7 +81,7 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
     let text = if text.is_empty() { "info" } else { text };
     let level = text.to_ascii_lowercase();
     let directives = match level.as_str() {
-        "off" | "error" => level,
+        "off" | "error" => level.clone(),
         level if LEVELS.contains(&level) => format!("warn,khala={level}"),
         _ if text.contains('=') => text.to_owned(),
         _ => {
@@ -90,6 +90,11 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
                 LEVELS.join(", ")
             ));
         }
+    };
+    let directives = if level == "off" {
+        level
+    } else {
+        format!("{directives},{AUDIT}=info")
     };
     EnvFilter::try_new(directives).map_err(|error| format!("`{text}`: {error}"))
 }
@@ -130,7 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_level_is_for_khala_and_libraries_warn() {
-        assert_eq!(filter("debug").unwrap().to_string(), "khala=debug,warn");
+    fn a_bare_level_is_for_khala_and_what_operators_do_is_told_at_each() {
+        for (text, directives) in [
+            ("debug", "khala::audit=info,khala=debug,warn"),
+            ("error", "khala::audit=info,error"),
+            ("off", "off"),
+        ] {
+            assert_eq!(filter(text).unwrap().to_string(), directives, "{text}");
+        }
     }
 }

@@ -10,4 +10,4 @@ mod repeats;
 
 pub use metrics::{DRIFT_REASONS, KafkaStatistics, Metrics, StoreMemory, Topics};
 pub use otlp::Export;
-pub use repeats::sum_up;
+pub use repeats::{AUDIT, sum_up};

@@ -19,6 +19,8 @@ const TOLD: u32 = 10;
 const KINDS_MAX: usize = 1024;
 /// Sums are never held back.
 const TARGET: &str = "khala::repeated";
+/// Nor is what an operator did, which is logged at every level.
+pub const AUDIT: &str = "khala::audit";
 
 /// Lines of one kind: they come from the same place in the code and are about the same thing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -114,7 +116,7 @@ impl<S: Subscriber> Filter<S> for Unrepeated {
 
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        if metadata.target() == TARGET || *metadata.level() > Level::INFO {
+        if [TARGET, AUDIT].contains(&metadata.target()) || *metadata.level() > Level::INFO {
             return true;
         }
         let mut said = Said::default();
