@@ -1,10 +1,13 @@
 //! Secrets in events: gone from the log if Khala publishes them, from documents and streams wherever they come from, and
 //! an audit and a replay find nothing to mend in what was redacted.
 
+use std::path::{Path, PathBuf};
+
+use khala::pure::redact::{Part, Redact};
 use serde_json::json;
 
 use super::web::{Events, ONE, event, get, post};
-use super::world::World;
+use super::world::{World, note};
 use crate::reference::Rec;
 use crate::reference::messy::Message;
 use crate::reference::place::partition_of;
@@ -85,4 +88,55 @@ fn no_secret_is_published_or_kept_and_an_audit_finds_nothing_to_mend() {
     let redone = get(http, "/v1/runs/a", &[]).json();
     assert_eq!(redone["summary_hash"], document.json()["summary_hash"]);
     assert_eq!(khala.term(), Some(0));
+}
+
+/// Files of a folder and all below, by the end of their names.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    const TEXTS: [&str; 9] = ["rs", "md", "toml", "lock", "py", "html", "lua", "json", "yml"];
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() {
+            if !name.starts_with('.') && !["target", "redact"].contains(&name) {
+                files(&path, found);
+            }
+        } else if path
+            .extension()
+            .is_some_and(|end| TEXTS.iter().any(|text| end == *text))
+        {
+            found.push(path);
+        }
+    }
+}
+
+/// This repository as ordinary text: prose, code, hashes, settings, URLs, line by line and word by word.
+#[test]
+fn ordinary_text_is_left_alone() {
+    const FALSE_PER_MILLION_MAX: usize = 100;
+    let mut found = Vec::new();
+    files(Path::new(env!("CARGO_MANIFEST_DIR")), &mut found);
+    let (mut texts, mut taken) = (0, Vec::new());
+    for path in found {
+        let text = std::fs::read_to_string(&path).expect("UTF-8");
+        // Passwords in URLs are what tests of settings are about: nothing ordinary.
+        for line in text.lines().filter(|line| !line.contains("pa55")) {
+            let words = line.split_whitespace().map(|word| json!({"token": word}));
+            for data in words.chain([json!({"delta": line})]) {
+                texts += 1;
+                let redacted = Redact::Secrets.json(data.to_string().as_bytes(), Part::Data);
+                taken.extend(redacted.map(|_| format!("{}: {data}", path.display())));
+            }
+        }
+    }
+    let per_million = taken.len() * 1_000_000 / texts;
+    note(&format!(
+        "{texts} texts, {} redacted: {per_million} in a million\n{}",
+        taken.len(),
+        taken.join("\n")
+    ));
+    assert!(texts > 100_000, "{texts}");
+    assert!(
+        per_million <= FALSE_PER_MILLION_MAX,
+        "{per_million} in a million: {taken:#?}"
+    );
 }

@@ -129,10 +129,11 @@ pub(super) fn secret_field(key: &[u8], text: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// One long word of letters and digits both, as no language has it.
+/// One long word of letters and digits both, as no language has it. Paths and members (`a/b.0`) are several.
 fn is_credential(text: &[u8]) -> bool {
     let legal = |byte: &u8| is_word(*byte) || matches!(byte, b'.' | b'~' | b'+' | b'/' | b'=');
-    text.len() >= 16 && text.iter().all(legal) && has_both(text)
+    let is_long = |word: &[u8]| word.len() >= 16 && has_both(word);
+    text.iter().all(legal) && text.split(|byte| matches!(byte, b'.' | b'/' | b'=')).any(is_long)
 }
 
 fn has_both(text: &[u8]) -> bool {

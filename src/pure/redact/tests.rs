@@ -173,6 +173,7 @@ const ORDINARY: &[&str] = &[
     r#"{"delta":"hello"}"#,
     r#"{"token":" the"}"#,
     r#"{"token":"authentication"}"#,
+    r#"{"token":"self.partition.offsets[0]","next_token":"/v1/runs/r1/events","last_token":"partitioner=murmur2_random"}"#,
     r#"{"tokens":1234,"max_tokens":"4096","total_token_count":"12"}"#,
     r#"{"text":"Please reset your password, the token has expired; see https://example.com/docs/secret-santa"}"#,
     r#"{"text":"the bearer of this letter is authorized to sign"}"#,
