@@ -1,5 +1,8 @@
 //! `khala top`: partitions with rates and lag, and the hottest runs, again and again. In: status and newest runs, twice.
-//! Out: a screen a look, or a JSON value. Source of the form: top(1).
+//! Out: a screen at a terminal, else text or a JSON value a look. Source of the form: top(1).
+
+mod screen;
+mod terminal;
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -8,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::Value;
 
+use self::terminal::{Terminal, Wish};
 use super::Context;
 use super::door::Door;
 use super::exit::{Exit, Failure};
@@ -19,10 +23,8 @@ use crate::pure::entity::Kind;
 const RUNS: usize = 500;
 /// Hot runs shown.
 const HOT: usize = 10;
-/// Partitions shown at a terminal: those that need a look come first.
+/// Partitions told as text: those that need a look come first.
 const ROWS: usize = 24;
-/// Top left, and all behind it empty.
-const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// One look.
 struct Look {
@@ -50,9 +52,11 @@ struct PartitionLine {
     partition: u32,
     state: String,
     reason: Option<String>,
+    detail: Option<String>,
     events_per_second: f64,
     lag_events: u64,
     lag_seconds: f64,
+    parked: usize,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -77,17 +81,60 @@ pub(super) async fn run(args: &TopArgs, context: &Context) -> Result<Exit, Failu
     let every = read_span(&args.every).map_err(|problem| Failure::usage(format!("--every {problem}")))?;
     let every = every.max(Duration::from_millis(100));
     let door = Door::open_existing(context)?;
-    let mut before = look(&door).await?;
-    let mut left = args.times;
+    let at_terminal = !context.out.json && std::io::stdout().is_terminal();
+    if at_terminal {
+        watch(&door, every, args.times).await
+    } else {
+        tell(&door, every, args.times, context).await
+    }
+}
+
+/// A look after the other, each told as text or JSON.
+async fn tell(door: &Door, every: Duration, times: Option<u64>, context: &Context) -> Result<Exit, Failure> {
+    let mut before = look(door).await?;
+    let mut left = times;
     while left != Some(0) {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
             () = tokio::time::sleep(every) => {}
         }
-        let now = look(&door).await?;
+        let now = look(door).await?;
         show(&screen(&before, &now), context);
         before = now;
         left = left.map(|left| left - 1);
+    }
+    Ok(Exit::Done)
+}
+
+/// The same on a screen of its own, until somebody has seen enough. A server that goes away is waited for.
+async fn watch(door: &Door, every: Duration, times: Option<u64>) -> Result<Exit, Failure> {
+    let mut before = look(door).await?;
+    let mut shown = screen(&before, &before);
+    let mut terminal = Terminal::open().map_err(|error| Failure::new(Exit::Failed, format!("terminal: {error}")))?;
+    let mut left = times;
+    let mut trouble = None;
+    let mut due = tokio::time::Instant::now() + every;
+    while left != Some(0) {
+        let drawn = terminal.draw(&shown, trouble.as_deref(), every);
+        drawn.map_err(|error| Failure::new(Exit::Failed, format!("terminal: {error}")))?;
+        tokio::select! {
+            biased;
+            wish = terminal.wish() => match wish {
+                Wish::End => return Ok(Exit::Done),
+                Wish::Redraw => continue,
+            },
+            () = tokio::time::sleep_until(due) => {}
+        }
+        match look(door).await {
+            Ok(now) => {
+                shown = screen(&before, &now);
+                terminal.remember(shown.events_per_second);
+                (before, trouble) = (now, None);
+                left = left.map(|left| left - 1);
+            }
+            Err(failure) => trouble = Some(failure.message),
+        }
+        due = tokio::time::Instant::now() + every;
     }
     Ok(Exit::Done)
 }
@@ -127,9 +174,11 @@ fn screen(before: &Look, now: &Look) -> Screen {
             partition: row.partition,
             state: row.state.clone(),
             reason: row.reason.clone(),
+            detail: row.detail.clone(),
             events_per_second: rate(offsets.get(&row.partition).copied().unwrap_or(row.offset), row.offset),
             lag_events: row.lag_events,
             lag_seconds: row.lag_seconds,
+            parked: row.parked,
         })
         .collect();
     partitions.sort_by_key(|line| {
@@ -188,9 +237,8 @@ fn show(screen: &Screen, context: &Context) {
     if out.json {
         return out.value(screen);
     }
-    let clear = if std::io::stdout().is_terminal() { CLEAR } else { "" };
     out.line(format!(
-        "{clear}namespace {}   topic {}   {:.1} events/s   lag {}   dead letters {} (+{})   duplicates {}\n",
+        "namespace {}   topic {}   {:.1} events/s   lag {}   dead letters {} (+{})   duplicates {}\n",
         screen.namespace,
         screen.topic,
         screen.events_per_second,
