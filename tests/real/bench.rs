@@ -100,3 +100,28 @@ fn a_wrong_document_ends_a_bench_with_1() {
     );
     world.kafka().delete_topic(topic);
 }
+
+#[test]
+fn a_bench_of_http_measures_each_way_and_leaves_nothing() {
+    let world = World::new("bench-http", 4, 100, Keeps::Dumps);
+    let args = ["bench", "--over-http", "--json", "--seconds", "1", "--repetitions", "1"];
+    let output = run(&world.cluster, &args, "");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
+    let rows = report["publish"].as_array().expect("rows");
+    assert_eq!(rows.len(), 6, "{report}");
+    assert!(
+        rows.iter().all(|row| row["time"]["p99_ms"].as_f64() > Some(0.0)),
+        "{report}"
+    );
+    assert!(report["event_to_reader"]["events"].as_u64() >= Some(100), "{report}");
+    assert!(report["bytes_per_idle_reader"].as_u64() > Some(0), "{report}");
+    assert_eq!(world.redis.ask::<i64>(&["DBSIZE"]), 0);
+    assert_eq!(
+        topics(&world)
+            .into_iter()
+            .filter(|name| name.starts_with("khala.bench"))
+            .count(),
+        0
+    );
+}

@@ -146,7 +146,7 @@ async fn see(
 }
 
 /// Microseconds from 1 to a minute, three digits.
-fn histogram() -> Result<Histogram<u64>, Failure> {
+pub(super) fn histogram() -> Result<Histogram<u64>, Failure> {
     Histogram::new_with_bounds(1, 60_000_000, 3).map_err(failed)
 }
 
@@ -156,7 +156,7 @@ fn record(times: &mut Histogram<u64>, due: Instant, done: Instant, counted_from:
     }
 }
 
-fn summary(times: &Histogram<u64>) -> Latency {
+pub(super) fn summary(times: &Histogram<u64>) -> Latency {
     let ms = |quantile| times.value_at_quantile(quantile) as f64 / 1000.0;
     Latency {
         p50_ms: ms(0.5),

@@ -4,11 +4,13 @@
 //! that a machine's noise is in both.
 
 mod check;
+mod http;
 mod latency;
 mod report;
 mod stages;
 mod task;
 mod usage;
+mod wire;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -65,6 +67,9 @@ pub(super) struct BenchArgs {
     /// Without the part on the embedded log and store
     #[arg(long)]
     pub no_embedded: bool,
+    /// HTTP instead: publishing next to a bare producer, event to reader, memory of idle readers; each for `--seconds`
+    #[arg(long, conflicts_with_all = ["stages", "filled", "keep", "baseline"])]
+    pub over_http: bool,
     /// Compare with this earlier run (a file of `--json`)
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
@@ -85,6 +90,11 @@ pub(super) async fn run(args: BenchArgs, context: &Context) -> Result<Exit, Fail
     }
     let baseline = args.baseline.as_deref().map(report::read).transpose()?;
     let bench = Bench::new(args, context);
+    if bench.args.over_http {
+        let done = http::run(&bench).await;
+        let cleaned = bench.clean_up().await;
+        return done.and_then(|()| cleaned.map(|()| Exit::Done));
+    }
     let mut report = Report::new(&bench.args, &context.settings, bench.topic());
     let done = tokio::select! {
         done = bench.all(&mut report) => done,

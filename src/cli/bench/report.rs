@@ -167,7 +167,7 @@ pub(super) fn read(path: &Path) -> Result<Written, Failure> {
     serde_json::from_str(&text).map_err(|error| wrong(format!("no `khala bench --json`: {error}")))
 }
 
-fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
+pub(super) fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let (min, max) = (*values.first()?, *values.last()?);

@@ -7,6 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::client::QuietContext;
@@ -94,6 +95,47 @@ fn count(queue: &BareQueue<'_>, records: u64, address: &str) -> Result<Drained, 
         }
     }
     Ok(drained)
+}
+
+/// A producer as another program has it: librdkafka's defaults, but for `acks=all` and Khala's own linger.
+pub struct BareProducer {
+    producer: FutureProducer<QuietContext>,
+    topic: String,
+    address: String,
+}
+
+impl BareProducer {
+    /// A producer to the events' topic, without compression.
+    ///
+    /// # Errors
+    /// `Refused`: a property is not legal.
+    pub fn new(settings: &KafkaSettings) -> Result<Self, LogError> {
+        let mut config = ClientConfig::new();
+        for (name, value) in [("acks", "all"), ("linger.ms", "1"), ("partitioner", "murmur2_random")] {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &settings.bootstrap);
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        let producer = config.create_with_context(QuietContext);
+        let producer = producer.map_err(|error| explain(&settings.bootstrap, "the bare producer", &error))?;
+        let (topic, address) = (settings.topic.clone(), settings.bootstrap.clone());
+        Ok(Self {
+            producer,
+            topic,
+            address,
+        })
+    }
+
+    /// One record, acknowledged.
+    ///
+    /// # Errors
+    /// `Unreachable`, `Refused`: it may be in the log all the same.
+    pub async fn publish(&self, key: &str, value: &str) -> Result<(), LogError> {
+        let record = FutureRecord::to(&self.topic).key(key).payload(value);
+        let sent = self.producer.send(record, CALL_PATIENCE).await;
+        let explained = |error| explain(&self.address, "the bare producer", &error);
+        sent.map(|_| ()).map_err(|(error, _)| explained(error))
+    }
 }
 
 /// Deletes the events' topic and those beside it.
