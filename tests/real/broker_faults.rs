@@ -5,6 +5,7 @@ use super::topic;
 use super::world::World;
 use crate::reference::Rec;
 use crate::support::redis_server::Keeps;
+use crate::support::wait::{eventually, seconds};
 
 const AFTER_A_FAULT: Allow = Allow {
     repeated_dead_letters: true,
@@ -28,6 +29,10 @@ fn a_broker_that_is_restarted_and_killed_costs_time_and_nothing_else() {
     khala.wait_ready();
     let drift = khala.metric("khala_projection_drift_total", &[]) as u64;
     assert_eq!(drift, 0, "recoveries: {:?}", khala.recoveries());
+    eventually("the client tells that the broker failed", seconds(60), || {
+        let errors = khala.metric("khala_kafka_broker_errors_total", &[]);
+        if errors > 0.0 { Ok(()) } else { Err(errors) }
+    });
     assert_eq!(khala.term(), Some(0));
 }
 

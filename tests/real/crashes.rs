@@ -109,6 +109,10 @@ fn a_second_process_shares_the_partitions_and_leaves_them_cleanly() {
     world.produce(5_000);
     assert_exact(&world, Allow::default());
     two.wait_recovery("normal");
+    eventually("the client tells of the rebalances", seconds(60), || {
+        let rebalances = one.metric("khala_kafka_rebalances_total", &[]);
+        if rebalances > 1.0 { Ok(()) } else { Err(rebalances) }
+    });
     assert_eq!(one.term(), Some(0));
     world.produce(5_000);
     assert_exact(&world, Allow::default());
