@@ -323,7 +323,7 @@ pub static KEYS: &[Key] = &[
         name: "store_timeout",
         unit: "time",
         default: "5s",
-        doc: "How long one call to the store may take",
+        doc: "How long one call to the store may take; one with much to carry a second more for each 256 KiB",
         secret: false,
         set: |settings, text| {
             value::span(text, Duration::from_millis(100)..=seconds(300)).map(|span| settings.store_timeout = span)

@@ -38,6 +38,7 @@ mod rewind;
 mod servers;
 mod sink_faults;
 mod slow_readers;
+mod sink_network;
 mod snapshots;
 mod spoil;
 mod streams;

@@ -6,5 +6,6 @@ pub mod broker;
 pub mod collector;
 pub mod guarded;
 pub mod khala;
+pub mod proxy;
 pub mod redis_server;
 pub mod wait;

@@ -2,13 +2,14 @@
 //! Invariant: made when needed, dropped on the first sign of trouble, each call bounded in time; no secret in an
 //! error. Calls of one lane share a connection, so that a batch of megabytes does not delay another lane's calls.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, RedisResult,
+    Arg, AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, RedisResult,
     ServerErrorKind, Value,
 };
 use tokio::sync::Mutex;
@@ -17,6 +18,9 @@ use crate::store::StoreError;
 
 /// Lanes for batches; the partition's number chooses.
 pub(super) const BATCH_LANES: usize = 4;
+/// What a store is believed to take at least, in bytes a second: a large batch gets so much longer to be answered.
+/// Without that, one too large for `store_timeout` would be sent again and again.
+const SLOWEST: u64 = 256 * 1024;
 /// The lane of leases and other small calls.
 pub(super) const CONTROL_LANE: usize = BATCH_LANES;
 /// The lane of readers.
@@ -47,6 +51,41 @@ pub(super) struct Connections {
     pub(super) address: String,
     timeout: Duration,
     lanes: Vec<Mutex<Lane>>,
+    /// Bytes of each lane's calls that wait for their answers.
+    under_way: Vec<AtomicU64>,
+}
+
+/// A call among those of its lane.
+struct Waiting<'a> {
+    under_way: &'a AtomicU64,
+    bytes: u64,
+    /// Its own and those of the calls before it.
+    bytes_ahead: u64,
+}
+
+impl<'a> Waiting<'a> {
+    fn behind(under_way: &'a AtomicU64, bytes: u64) -> Self {
+        let bytes_ahead = under_way.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        Self {
+            under_way,
+            bytes,
+            bytes_ahead,
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.under_way.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+fn size(command: &Cmd) -> u64 {
+    let of = |argument: Arg<&[u8]>| match argument {
+        Arg::Simple(bytes) => bytes.len(),
+        _ => 0,
+    };
+    command.args_iter().map(of).sum::<usize>() as u64
 }
 
 impl Connections {
@@ -54,37 +93,38 @@ impl Connections {
         let address = without_secrets(url);
         let target = target(url).map_err(|detail| StoreError::Rejected(format!("store {address}: {detail}")))?;
         let lanes = (0..=READ_LANE).map(|_| Mutex::default()).collect();
+        let under_way = (0..=READ_LANE).map(|_| AtomicU64::default()).collect();
         Ok(Self {
             target,
             address,
             timeout,
             lanes,
+            under_way,
         })
     }
 
     /// Sends one command; a connection that failed is made anew by the next call.
     pub(super) async fn query(&self, lane: usize, command: &Cmd) -> Result<Value, StoreError> {
-        match tokio::time::timeout(self.timeout, self.try_query(lane, command)).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.explain(&error)),
-            Err(_) => {
-                self.lanes[lane].lock().await.link = None;
-                Err(self.away(format!("no answer within {:?}", self.timeout)))
-            }
-        }
+        self.in_time(lane, command).await?.map_err(|error| self.explain(&error))
     }
 
     /// As `query`, and tells a script that the server does not know (any more) apart.
     pub(super) async fn query_script(&self, lane: usize, command: &Cmd) -> Result<Option<Value>, StoreError> {
-        match tokio::time::timeout(self.timeout, self.try_query(lane, command)).await {
-            Ok(Ok(value)) => Ok(Some(value)),
-            Ok(Err(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => Ok(None),
-            Ok(Err(error)) => Err(self.explain(&error)),
-            Err(_) => {
-                self.lanes[lane].lock().await.link = None;
-                Err(self.away(format!("no answer within {:?}", self.timeout)))
-            }
+        match self.in_time(lane, command).await? {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => Ok(None),
+            Err(error) => Err(self.explain(&error)),
         }
+    }
+
+    async fn in_time(&self, lane: usize, command: &Cmd) -> Result<RedisResult<Value>, StoreError> {
+        let waiting = Waiting::behind(&self.under_way[lane], size(command));
+        let time = self.timeout + Duration::from_millis(waiting.bytes_ahead * 1_000 / SLOWEST);
+        if let Ok(answer) = tokio::time::timeout(time, self.try_query(lane, command)).await {
+            return Ok(answer);
+        }
+        self.lanes[lane].lock().await.link = None;
+        Err(self.away(format!("no answer within {time:?}")))
     }
 
     async fn try_query(&self, lane: usize, command: &Cmd) -> RedisResult<Value> {
