@@ -126,6 +126,7 @@ async fn send(waiting: &mut Vec<(u64, Publication)>, door: &Door, context: &Cont
     if numbers.is_empty() {
         return;
     }
+    let mut refused = Refused::default();
     for (number, result) in numbers.into_iter().zip(door.publish(publications).await) {
         match result {
             Ok(published) => {
@@ -137,9 +138,39 @@ async fn send(waiting: &mut Vec<(u64, Publication)>, door: &Door, context: &Cont
             Err(error) => {
                 tally.failed += 1;
                 tally.unreachable |= matches!(error, AccessError::Unreachable(_));
-                context.out.note(format!("line {number}: not published: {error}"));
+                refused.tell_unless_same(number, error.to_string(), context);
             }
         }
+    }
+    refused.tell(context);
+}
+
+/// Lines that the log did not take for one reason: told together.
+#[derive(Default)]
+struct Refused {
+    lines: Option<(u64, u64)>,
+    why: String,
+}
+
+impl Refused {
+    fn tell_unless_same(&mut self, number: u64, why: String, context: &Context) {
+        if self.why != why {
+            self.tell(context);
+        }
+        let first = self.lines.map_or(number, |(first, _)| first);
+        (self.lines, self.why) = (Some((first, number)), why);
+    }
+
+    fn tell(&mut self, context: &Context) {
+        let Some((first, last)) = self.lines.take() else {
+            return;
+        };
+        let lines = if first == last {
+            format!("line {first}")
+        } else {
+            format!("lines {first} to {last}")
+        };
+        context.out.note(format!("{lines}: not published: {}", self.why));
     }
 }
 
