@@ -7,11 +7,6 @@ use crate::reference::Rec;
 use crate::support::redis_server::Keeps;
 use crate::support::wait::{eventually, seconds};
 
-const AFTER_A_FAULT: Allow = Allow {
-    repeated_dead_letters: true,
-    except: &[],
-};
-
 #[test]
 fn a_broker_that_is_restarted_and_killed_costs_time_and_nothing_else() {
     let mut world = World::with_own_broker("broker-restart", 4, 30_000);
@@ -25,7 +20,7 @@ fn a_broker_that_is_restarted_and_killed_costs_time_and_nothing_else() {
     world.own_broker().kill();
     world.own_broker().start_again();
     world.produce(4_000);
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     khala.wait_ready();
     let drift = khala.metric("khala_projection_drift_total", &[]) as u64;
     assert_eq!(drift, 0, "recoveries: {:?}", khala.recoveries());
@@ -71,6 +66,6 @@ fn records_gone_before_they_were_applied_are_a_retention_gap() {
             .filter(|rec| rec.offset >= seen[rec.partition as usize]),
     );
     known.sort_by_key(|rec| (rec.partition, rec.offset));
-    assert_equals_fold_of(&world, &known, AFTER_A_FAULT);
+    assert_equals_fold_of(&world, &known, Allow::AFTER_A_FAULT);
     assert_eq!(khala.term(), Some(0));
 }

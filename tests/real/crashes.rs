@@ -7,11 +7,6 @@ use crate::support::khala::Khala;
 use crate::support::redis_server::Keeps;
 use crate::support::wait::{eventually, eventually_true, seconds};
 
-const AFTER_A_CRASH: Allow = Allow {
-    repeated_dead_letters: true,
-    except: &[],
-};
-
 #[test]
 fn a_hundred_thousand_messy_events_are_projected_exactly() {
     let mut world = World::new("clean", 6, 100_000, Keeps::Dumps);
@@ -65,7 +60,7 @@ fn ten_kills_of_two_processes_change_nothing() {
         // Nothing is waited for: the next one starts while partitions still belong to the dead one.
         two.push(world.khala_unready(&format!("p{}", round + 2)));
     }
-    assert_exact(&world, AFTER_A_CRASH);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     let recovered: usize = two.iter().map(|khala| khala.recoveries().len()).sum();
     assert!(recovered > 0, "no recovery was named");
     for khala in two {
@@ -89,14 +84,14 @@ fn one_that_slept_past_its_session_writes_nothing_wrong() {
     assert!(seen >= 4, "the other one took {seen} partitions");
     sleeper.sigcont();
     world.produce(10_000);
-    assert_exact(&world, AFTER_A_CRASH);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     eventually_true("both are ready again", seconds(60), || {
         [&sleeper, &other]
             .iter()
             .all(|khala| matches!(khala.get("/readyz"), Ok((200, _))))
     });
     world.produce(2_000);
-    assert_exact(&world, AFTER_A_CRASH);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     assert_eq!((sleeper.term(), other.term()), (Some(0), Some(0)));
 }
 

@@ -10,6 +10,7 @@ mod support;
 mod audit;
 mod bench;
 mod broker_faults;
+mod brokers;
 mod client;
 mod commands;
 mod compare;

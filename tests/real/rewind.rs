@@ -10,11 +10,6 @@ use crate::support::khala::run;
 use crate::support::redis_server::Keeps;
 use crate::support::wait::{eventually, seconds};
 
-const AGAIN: Allow = Allow {
-    repeated_dead_letters: true,
-    except: &[],
-};
-
 fn last_line(output: &std::process::Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -37,7 +32,7 @@ fn a_checkpoint_past_the_end_goes_back_to_the_newest_good_mark() {
     world.produce(500);
     let khala = world.khala("after");
     khala.wait_recovery("checkpoint_ahead");
-    assert_exact(&world, AGAIN);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     assert_eq!(
         khala.metric("khala_replay_total", &[("scope", "partition"), ("result", "ok")]) as u64,
         1
@@ -72,7 +67,7 @@ fn a_log_that_was_cut_and_has_grown_again_is_folded_as_it_is_now() {
             Err(now)
         }
     });
-    assert_exact(&world, AGAIN);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     assert_eq!(khala.term(), Some(0));
 }
 
@@ -102,7 +97,7 @@ fn a_replay_redoes_everything_beside_a_live_projector_and_tells_of_it() {
     let report = last_line(&run(&world.cluster, &["replay", "--json"], ""));
     assert!(report["seconds"].as_f64() < Some(30.0), "{report}");
     let khala = world.khala("two");
-    assert_exact(&world, AGAIN);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     assert_eq!(khala.term(), Some(0));
 }
 
@@ -199,6 +194,6 @@ fn a_replay_killed_at_any_point_is_finished_by_the_projector() {
         under_way > 0,
         "no kill came while a rewind was under way: an empty pass"
     );
-    assert_exact(&world, AGAIN);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     assert_eq!(khala.term(), Some(0));
 }

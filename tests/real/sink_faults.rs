@@ -6,12 +6,6 @@ use crate::support::khala::Khala;
 use crate::support::redis_server::Keeps;
 use crate::support::wait::{eventually_true, seconds};
 
-/// What was written twice to the dead letters is legal after a fault: their checkpoint was lost.
-const AFTER_A_FAULT: Allow = Allow {
-    repeated_dead_letters: true,
-    except: &[],
-};
-
 fn drift(khala: &Khala, reason: &str) -> u64 {
     khala.metric("khala_projection_drift_total", &[("reason", reason)]) as u64
 }
@@ -35,7 +29,7 @@ fn a_redis_that_is_away_costs_time_and_nothing_else() {
         world.redis.start_again();
         world.settle();
     }
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     khala.wait_ready();
     assert_eq!(khala.term(), Some(0));
 }
@@ -51,7 +45,7 @@ fn an_older_dump_under_a_serving_process_is_a_sink_rolled_back() {
     world.settle();
     world.redis.restore(&dump);
     world.produce(5_000);
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     khala.wait_recovery("sink_rolled_back");
     assert!(drift(&khala, "sink_rolled_back") > 0);
     assert_eq!(khala.term(), Some(0));
@@ -69,7 +63,7 @@ fn an_older_dump_under_a_stopped_process_is_a_sink_rolled_back() {
     assert_eq!(khala.term(), Some(0));
     world.redis.restore(&dump);
     let khala = world.khala("two");
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     khala.wait_recovery("sink_rolled_back");
     assert!(drift(&khala, "sink_rolled_back") > 0);
 }
@@ -82,7 +76,7 @@ fn a_flush_under_a_serving_process_is_a_lost_sink() {
     assert_exact(&world, Allow::default());
     let _: String = world.redis.ask(&["FLUSHALL"]);
     world.produce(5_000);
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     khala.wait_recovery("sink_lost");
     assert!(drift(&khala, "sink_lost") > 0);
     assert_eq!(khala.term(), Some(0));
@@ -97,7 +91,7 @@ fn a_flush_while_stopped_never_starts_at_the_group_offset() {
     assert_eq!(khala.term(), Some(0));
     let _: String = world.redis.ask(&["FLUSHALL"]);
     let khala = world.khala("two");
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     khala.wait_recovery("sink_lost");
     assert!(drift(&khala, "sink_lost") > 0);
 }

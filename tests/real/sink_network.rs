@@ -10,11 +10,6 @@ use crate::support::proxy::Proxy;
 use crate::support::redis_server::{Keeps, Redis};
 use crate::support::wait::{eventually_true, seconds};
 
-const AFTER_A_FAULT: Allow = Allow {
-    repeated_dead_letters: true,
-    except: &[],
-};
-
 fn failed_writes(khala: &Khala) -> f64 {
     khala.metric("khala_projection_writes_total", &[("result", "error")])
 }
@@ -41,7 +36,7 @@ fn connections_cut_in_the_middle_of_scripts_change_nothing() {
         proxy.cut_after(0);
         world.settle();
     }
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     assert!(failed_writes(&khala) > 0.0, "some commits were cut");
     assert_eq!(khala.term(), Some(0));
 }
@@ -52,7 +47,7 @@ fn a_slow_store_is_caught_up_with_in_large_batches() {
     let khala = world.khala("one");
     proxy.delay(Duration::from_millis(50)); // of 16 KiB: some 300 KiB a second, for batches of megabytes
     world.produce(20_000);
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     proxy.delay(Duration::ZERO);
     assert_eq!(khala.term(), Some(0));
 }
@@ -80,7 +75,7 @@ fn a_store_that_refuses_to_write_costs_time_and_nothing_else() {
         let _: String = world.redis.ask(cure);
         world.settle();
     }
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     khala.wait_ready();
     assert_eq!(khala.term(), Some(0));
 }
@@ -109,7 +104,7 @@ fn a_replica_that_lacks_the_last_writes_is_brought_to_the_log() {
     proxy.lead_to(&replica.address());
     world.redis = replica;
     world.produce(4_000);
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     khala.wait_recovery("sink_rolled_back");
     assert_eq!(khala.term(), Some(0));
 }

@@ -10,11 +10,6 @@ use crate::support::khala::run;
 use crate::support::redis_server::{Keeps, Redis};
 use crate::support::wait::{eventually, eventually_true, seconds};
 
-const AFTER_A_FAULT: Allow = Allow {
-    repeated_dead_letters: true,
-    except: &[],
-};
-
 /// Runs `redis-cli --cluster …`.
 fn cluster_command(args: &[&str]) {
     let output = Command::new("redis-cli")
@@ -69,7 +64,7 @@ fn slots_of_a_cluster_move_while_events_flow() {
     world.produce(2_000);
     let [all, ..] = nodes;
     world.redis = all;
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     assert_eq!(khala.term(), Some(0));
 }
 
@@ -121,7 +116,7 @@ fn a_replica_that_a_sentinel_promotes_goes_on_where_it_was() {
     });
     world.produce(5_000);
     world.redis = replica;
-    assert_exact(&world, AFTER_A_FAULT);
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     assert_eq!(khala.term(), Some(0));
 }
 
@@ -158,13 +153,7 @@ fn the_documented_rights_are_enough_for_everything() {
         assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
         assert!(!said.contains("is not allowed"), "{command:?}: {said}");
     }
-    assert_exact(
-        &world,
-        Allow {
-            repeated_dead_letters: true,
-            ..Allow::default()
-        },
-    );
+    assert_exact(&world, Allow::AFTER_A_FAULT);
     let refused: Vec<redis::Value> = world.redis.ask(&["ACL", "LOG"]);
     assert!(refused.is_empty(), "Redis refused: {refused:?}");
     assert_eq!(khala.term(), Some(0));

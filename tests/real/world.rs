@@ -56,7 +56,36 @@ impl World {
         Self::on(own, name, partitions, events, Keeps::AppendOnly)
     }
 
+    /// A world on the first of some brokers, whose topic the test makes.
+    pub fn with_brokers(
+        first: Kafka,
+        name: &str,
+        partitions: u32,
+        events: usize,
+        topic: fn(&Kafka, &str, u32),
+    ) -> Self {
+        Self::made(
+            Broker::Own(Box::new(first)),
+            name,
+            partitions,
+            events,
+            Keeps::AppendOnly,
+            topic,
+        )
+    }
+
     fn on(broker: Broker, name: &str, partitions: u32, events: usize, keeps: Keeps) -> Self {
+        Self::made(broker, name, partitions, events, keeps, Kafka::create_topic)
+    }
+
+    fn made(
+        broker: Broker,
+        name: &str,
+        partitions: u32,
+        events: usize,
+        keeps: Keeps,
+        topic: fn(&Kafka, &str, u32),
+    ) -> Self {
         let redis = Redis::start(keeps);
         let kafka = match &broker {
             Broker::Shared(kafka) => kafka,
@@ -68,7 +97,7 @@ impl World {
             topic: format!("{name}.events"),
             namespace: name.to_owned(),
         };
-        kafka.create_topic(&cluster.topic, partitions);
+        topic(kafka, &cluster.topic, partitions);
         let seed = name.bytes().map(u64::from).sum::<u64>();
         let mut shape = Shape::of(events, partitions);
         shape.huge = true;

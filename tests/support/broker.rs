@@ -27,36 +27,68 @@ pub struct Kafka {
 impl Kafka {
     /// Formats a directory and starts; returns when metadata answers.
     pub fn start() -> Self {
-        let dir = temp_dir("kafka");
         let (port, controller) = (free_port(), free_port());
-        let data = dir.path().join("data");
+        Self::start_node(
+            port,
+            &format!(
+                "process.roles=broker,controller\nnode.id=1\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+                 controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n{}",
+                replicated(1)
+            ),
+            &["--standalone"],
+        )
+    }
+
+    /// Three brokers; the first one is also the controller. What is made without a word about it has three replicas.
+    pub fn start_three() -> [Self; 3] {
+        let controller = free_port();
+        let common = format!(
+            "controller.quorum.bootstrap.servers=127.0.0.1:{controller}\nmin.insync.replicas=2\n\
+             unclean.leader.election.interval.ms=500\nbroker.session.timeout.ms=3000\n\
+             broker.heartbeat.interval.ms=500\n{}",
+            replicated(3)
+        );
+        [1, 2, 3].map(|id| {
+            let port = free_port();
+            let listener = format!("PLAINTEXT://127.0.0.1:{port}");
+            let (roles, listeners, quorum) = if id == 1 {
+                let both = format!("{listener},CONTROLLER://127.0.0.1:{controller}");
+                ("broker,controller", both, &["--standalone"][..])
+            } else {
+                ("broker", listener, &[][..])
+            };
+            let settings = format!(
+                "process.roles={roles}\nnode.id={id}\nlisteners={listeners}\nadvertised.listeners={listeners}\n{common}"
+            );
+            Self::start_node(port, &settings, quorum)
+        })
+    }
+
+    fn start_node(port: u16, settings: &str, quorum: &[&str]) -> Self {
+        let dir = temp_dir("kafka");
         let properties = format!(
-            "process.roles=broker,controller\nnode.id=1\n\
-             controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+            "{settings}\nlog.dirs={}\n\
              controller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-             log.dirs={}\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=2\n\
-             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
+             offsets.topic.num.partitions=2\n\
              group.initial.rebalance.delay.ms=0\ngroup.min.session.timeout.ms=1000\n\
              auto.create.topics.enable=false\ncontrolled.shutdown.enable=false\n",
-            data.display()
+            dir.path().join("data").display()
         );
         fs::write(dir.path().join("server.properties"), properties).expect("a file in our directory");
-        let kafka = Self {
+        let mut kafka = Self {
             port,
             dir,
             process: None,
         };
-        kafka.format();
-        let mut kafka = kafka;
+        kafka.format(quorum);
         kafka.start_again();
         kafka
     }
 
-    fn format(&self) {
+    fn format(&self, quorum: &[&str]) {
         let properties = self.dir.path().join("server.properties");
         let output = Command::new("java")
             .args([
@@ -66,7 +98,9 @@ impl Kafka {
                 &classpath(),
                 "kafka.tools.StorageTool",
             ])
-            .args(["format", "--standalone", "-t", "4L6g3nShT-eMCtK--X86sw", "-c"])
+            .arg("format")
+            .args(quorum)
+            .args(["-t", "4L6g3nShT-eMCtK--X86sw", "-c"])
             .arg(&properties)
             .output()
             .expect("java runs (scripts/install-test-servers brings it)");
@@ -160,8 +194,31 @@ impl Kafka {
 
     /// Makes a topic that takes values up to 2 MiB; returns when each partition has a leader.
     pub fn create_topic(&self, topic: &str, partitions: u32) {
-        let new =
-            NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(1)).set("max.message.bytes", "2097152");
+        self.create(
+            NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(1)),
+            partitions,
+        );
+    }
+
+    /// The same on three brokers, where the second leads and the third follows; a follower that lacks records may
+    /// become the leader, and one in-sync replica is enough for an acknowledgement.
+    pub fn create_careless_topic(&self, topic: &str, partitions: u32) {
+        let replicas = vec![&[2, 3][..]; partitions as usize];
+        let new = NewTopic::new(topic, partitions as i32, TopicReplication::Variable(&replicas))
+            .set("min.insync.replicas", "1")
+            .set("unclean.leader.election.enable", "true");
+        self.create(new, partitions);
+    }
+
+    /// The same with three replicas, two of which acknowledge.
+    pub fn create_replicated_topic(&self, topic: &str, partitions: u32) {
+        let new = NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(3)).set("min.insync.replicas", "2");
+        self.create(new, partitions);
+    }
+
+    fn create(&self, new: NewTopic<'_>, partitions: u32) {
+        let topic = new.name;
+        let new = new.set("max.message.bytes", "2097152");
         // A topic's deletion goes on after it was answered: its name may be taken for a while.
         eventually("the topic is made", seconds(60), || {
             let done = block_on(self.admin().create_topics([&new], &options()));
@@ -228,6 +285,16 @@ impl Kafka {
             }
         });
     }
+}
+
+/// Settings of internal topics.
+fn replicated(replicas: u8) -> String {
+    format!(
+        "default.replication.factor={replicas}\n\
+         offsets.topic.replication.factor={replicas}\n\
+         transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr=1\n\
+         share.coordinator.state.topic.replication.factor={replicas}\nshare.coordinator.state.topic.min.isr=1\n"
+    )
 }
 
 /// Where the jars are; says how to get them if they are not.
