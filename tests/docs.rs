@@ -238,3 +238,19 @@ fn the_reader_finds_calls_in_pipes_and_behind_global_flags() {
         ["a b", "d"]
     );
 }
+
+#[test]
+fn the_tests_that_reliability_names_exist() {
+    let root = Path::new(ROOT);
+    let text = std::fs::read_to_string(root.join("docs/reliability.md")).expect("UTF-8");
+    let named: Vec<(&str, &str)> = text.split('`').filter_map(|word| word.split_once("::")).collect();
+    assert!(named.len() > 25, "{}", named.len());
+    for (module, test) in named {
+        let places =
+            ["tests/real", "tests/embedded_crash"].map(|folder| root.join(folder).join(format!("{module}.rs")));
+        let is_there = places
+            .iter()
+            .any(|file| std::fs::read_to_string(file).is_ok_and(|source| source.contains(&format!("fn {test}()"))));
+        assert!(is_there, "docs/reliability.md names {module}::{test}, which is no test");
+    }
+}
