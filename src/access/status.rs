@@ -44,7 +44,7 @@ pub struct PartitionRow {
     /// Documents whose last event is gone from the log: only a snapshot can give them back.
     #[serde(default)]
     pub beyond_log: u64,
-    /// Age of the log's first record in seconds: how far back the log alone reaches. Null: it has none.
+    /// Age of the log's first record in seconds: how far back the log alone reaches. Null: it has all it ever had.
     #[serde(default)]
     pub horizon_seconds: Option<f64>,
 }
@@ -240,7 +240,7 @@ impl Access {
         bounds: Bounds,
         now_ms: i64,
     ) -> Result<Option<f64>, AccessError> {
-        if bounds.first >= bounds.end {
+        if bounds.first == NextOffset::START || bounds.first >= bounds.end {
             return Ok(None);
         }
         let first = self.log.record_at(partition, Offset(bounds.first.0)).await?;

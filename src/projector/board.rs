@@ -27,8 +27,8 @@ pub struct PartitionStatus {
     pub owner: String,
     /// Events seen after which an entity's life has ended.
     pub terminals: u64,
-    /// How often it began to run: documents may have gone back before each.
-    pub recoveries: u64,
+    /// How often its documents may have gone back, or come back: recoveries other than a normal start.
+    pub went_back: u64,
 }
 
 impl PartitionStatus {
@@ -108,11 +108,10 @@ impl StatusBoard {
             parked: 0,
             owner: owner.to_owned(),
             terminals: 0,
-            recoveries: 0,
+            went_back: 0,
         });
         status.offset = view.next.or(status.offset);
         status.oldest_ms = view.oldest_ms;
-        status.recoveries += u64::from(status.state != State::Running && view.state == State::Running);
         status.state = view.state;
         status.parked = view.parked;
     }
@@ -128,6 +127,12 @@ impl StatusBoard {
     pub(super) fn ended(&self, partition: PartitionId, terminals: u64) {
         if let Some(status) = self.lock().get_mut(&partition) {
             status.terminals += terminals;
+        }
+    }
+
+    pub(super) fn went_back(&self, partition: PartitionId) {
+        if let Some(status) = self.lock().get_mut(&partition) {
+            status.went_back += 1;
         }
     }
 

@@ -266,6 +266,9 @@ impl Driver {
             self.shared.metrics.drift(reason);
         }
         let held = matches!(step, Step::Hold);
+        if called != Called::Normal {
+            self.shared.board.went_back(partition);
+        }
         if called == Called::Replayed {
             self.shared.metrics.replayed("partition", "ok");
         }

@@ -37,11 +37,11 @@ pub(super) async fn run(access: Access, serving: Serving) {
         let running = serving.board.snapshot().into_iter();
         let running: Vec<(PartitionId, u64)> = running
             .filter(|status| status.state == State::Running)
-            .map(|status| (status.partition, status.recoveries))
+            .map(|status| (status.partition, status.went_back))
             .collect();
-        expiries.retain(|known, _| running.contains(known)); // after a recovery all is looked at anew
-        for (partition, recovery) in running {
-            let expiry = expiries.entry((partition, recovery)).or_default();
+        expiries.retain(|known, _| running.contains(known)); // then all is looked at anew
+        for (partition, went_back) in running {
+            let expiry = expiries.entry((partition, went_back)).or_default();
             match expiry.round(&access.ground(), partition, keep, &healer()).await {
                 Ok(Expired { documents: 0, back: 0 }) => {}
                 Ok(Expired { documents, back }) => {
