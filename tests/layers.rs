@@ -47,6 +47,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "cli",
+            "client",
             "serve",
             "access",
             "projector",

@@ -161,14 +161,14 @@ pub(super) enum Command {
         id: String,
     },
     /// Throughput and latency against what the flags point at
-    #[command(
-        after_help = "Examples:\n  khala bench --log kafka://localhost:9092 --store redis://localhost:6379\n  \
-        khala bench --events 200000 --runs 5000 --stages drain,store --repetitions 5\n  \
-        khala bench --json > before.json; khala bench --baseline before.json\n\n\
-        It makes topics and namespaces of its own and removes them. Every run compares all documents with what was\n\
-        sent; a wrong one ends it with exit code 1."
-    )]
+    #[command(after_help = super::bench::HELP)]
     Bench(super::bench::BenchArgs),
+    /// One fault on purpose, under traffic, and a report of what came of it
+    #[command(after_help = super::drill::HELP)]
+    Drill(super::drill::DrillArgs),
+    /// The load and chaos report of a release gate: four criteria, PASS or FAIL
+    #[command(after_help = super::gate::HELP)]
+    Gate(super::gate::GateArgs),
     /// Completions for a shell
     #[command(after_help = "Example:\n  khala completions bash > ~/.local/share/bash-completion/completions/khala")]
     Completions {

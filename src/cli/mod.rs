@@ -10,7 +10,9 @@ mod dead_letters;
 mod demo;
 mod documents;
 mod door;
+mod drill;
 mod exit;
+mod gate;
 mod key;
 mod out;
 mod publish;
@@ -75,11 +77,12 @@ fn run(command: Command, flags: &crate::config::Flags, out: Out) -> Result<Exit,
         }
         _ => Export::off(),
     };
-    // A server tells what it does; other commands print it, and log only what is wrong.
-    let level = if matches!(command, Command::Serve) {
-        "info"
-    } else {
-        "warn"
+    // A server tells what it does; other commands print it, and log only what is wrong. What a gate breaks on purpose
+    // is in its report.
+    let level = match command {
+        Command::Serve => "info",
+        Command::Gate(_) | Command::Drill(_) => "error",
+        _ => "warn",
     };
     crate::telemetry::logs::init(&export, level);
     let context = Context {
@@ -131,6 +134,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Topics(TopicsCommand::Apply) => topics::apply(context).await,
         Command::Config(ConfigCommand::Check { connect }) => config::check(connect, context).await,
         Command::Key { kind, id } => key::run(kind, &id, context).await,
+        Command::Drill(args) => drill::run(args, context).await,
+        Command::Gate(args) => gate::run(args, context).await,
         Command::Bench(args) => bench::run(args, context).await,
         Command::Completions { shell } => completions::run(shell, context.out),
     }

@@ -1,5 +1,7 @@
 //! `khala serve`.
 
+use std::sync::Arc;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -9,13 +11,17 @@ use super::Context;
 use super::door::setup_exit;
 use super::exit::{Exit, Failure};
 use crate::access::{Opened, Serving, open, place, topics};
-use crate::config::read_tokens;
+use crate::config::{Settings, read_tokens};
 use crate::projector::StatusBoard;
-use crate::telemetry::Metrics;
 use crate::telemetry::messaging::Messaging;
+use crate::telemetry::{Export, Metrics};
 
 pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
-    let settings = &context.settings;
+    serve(&context.settings, &context.export).await
+}
+
+/// Serves until a signal.
+pub(super) async fn serve(settings: &Arc<Settings>, export: &Export) -> Result<Exit, Failure> {
     let tokens = match &settings.token_file {
         Some(path) => read_tokens(path).map_err(Failure::usage)?,
         None => Vec::new(),
@@ -38,10 +44,10 @@ pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
     };
     let place = place(settings);
     let serving = Serving {
-        board: std::sync::Arc::new(StatusBoard::default()),
-        audit: std::sync::Arc::default(),
-        metrics: Metrics::exported(&settings.namespace, &topics(settings), &context.export)?,
-        spans: Messaging::new(context.export.tracer(), place),
+        board: Arc::new(StatusBoard::default()),
+        audit: Arc::default(),
+        metrics: Metrics::exported(&settings.namespace, &topics(settings), export)?,
+        spans: Messaging::new(export.tracer(), place),
     };
     let stop = CancellationToken::new();
     let mut signals = JoinSet::new();

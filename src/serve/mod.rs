@@ -77,7 +77,20 @@ struct App {
 ///
 /// # Errors
 /// The address cannot be listened on, or log or store refuse for a reason that a person must mend.
-pub async fn run(
+pub async fn run(access: Access, serving: Serving, tokens: Vec<Token>, stop: CancellationToken) -> anyhow::Result<()> {
+    let http = access.settings.http;
+    let listener = TcpListener::bind(http)
+        .await
+        .with_context(|| format!("cannot listen on {http}; `--http` takes another address"))?;
+    run_on(listener, access, serving, tokens, stop).await
+}
+
+/// The same, on a listener that is there already.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(
+    listener: TcpListener,
     mut access: Access,
     serving: Serving,
     tokens: Vec<Token>,
@@ -85,9 +98,6 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     access.serving = Some(serving.clone());
     let settings = Arc::clone(&access.settings);
-    let listener = TcpListener::bind(settings.http)
-        .await
-        .with_context(|| format!("cannot listen on {}; `--http` takes another address", settings.http))?;
     let address = listener.local_addr()?;
     announce_in_directories(&settings, address);
     let tls = tls(&settings)?;

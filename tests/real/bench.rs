@@ -18,7 +18,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn topics(world: &World) -> Vec<String> {
+pub fn topics(world: &World) -> Vec<String> {
     let client: BaseConsumer = world.config().create().expect("a legal configuration");
     let metadata = client.fetch_metadata(None, seconds(10)).expect("the broker answers");
     metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()

@@ -21,6 +21,7 @@ mod drift_random;
 mod entities;
 mod expiry;
 mod forecast;
+mod gate;
 mod held;
 mod http;
 mod http_auth;

@@ -9,7 +9,7 @@ mod latency;
 mod report;
 mod stages;
 mod task;
-mod usage;
+pub(super) mod usage;
 mod wire;
 mod workload;
 
@@ -28,6 +28,13 @@ use self::workload::Workload;
 
 /// The embedded part uses at most so many events: each is synced to disk.
 const EMBEDDED_EVENTS_MAX: u64 = 500_000;
+
+/// Behind the command's help.
+pub(super) const HELP: &str = "Examples:\n  khala bench --log kafka://localhost:9092 --store redis://localhost:6379\n  \
+        khala bench --events 200000 --runs 5000 --stages drain,store --repetitions 5\n  \
+        khala bench --json > before.json; khala bench --baseline before.json\n\n\
+        It makes topics and namespaces of its own and removes them. Every run compares all documents with what was\n\
+        sent; a wrong one ends it with exit code 1.";
 
 #[derive(clap::Args)]
 pub(super) struct BenchArgs {
@@ -313,12 +320,12 @@ impl<'a> Bench<'a> {
 }
 
 /// A topic that was there keeps its own number of partitions; more than this a bench does not look for.
-fn partitions_max(settings: &Settings) -> u32 {
+pub(super) fn partitions_max(settings: &Settings) -> u32 {
     settings.partitions.max(256)
 }
 
 /// Beside the embedded directory, so on the same disk.
-fn directory(settings: &Settings, id: &str) -> PathBuf {
+pub(super) fn directory(settings: &Settings, id: &str) -> PathBuf {
     let beside = match (&settings.log, &settings.store) {
         (LogTarget::Embedded(dir), _) | (_, StoreTarget::Embedded(dir)) => dir.as_path(),
         _ => Path::new("khala-data"),

@@ -25,7 +25,7 @@ pub(super) fn peak_bytes() -> Option<u64> {
 }
 
 /// How many cores of which kind.
-pub(super) fn machine() -> String {
+pub(in crate::cli) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));

@@ -5,6 +5,7 @@
 
 mod commit;
 mod connect;
+mod dump;
 mod expire;
 mod heal;
 mod history;
@@ -18,6 +19,7 @@ mod survey;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::dump::Dumped;
 pub use self::keys::document_key;
 use async_trait::async_trait;
 

@@ -1,0 +1,120 @@
+//! The last criterion: what the shipped alerts and dashboards ask for is there, and moves.
+
+use std::collections::BTreeSet;
+
+use super::super::exit::Failure;
+use super::calls::Samples;
+use super::report::Check;
+use super::system::System;
+use crate::config::LogTarget;
+
+const RULES: &str = include_str!("../../../config/prometheus/khala.rules.yml");
+const DASHBOARDS: [&str; 5] = [
+    include_str!("../../../config/grafana/dashboards/khala-overview.json"),
+    include_str!("../../../config/grafana/dashboards/khala-partitions.json"),
+    include_str!("../../../config/grafana/dashboards/khala-publish.json"),
+    include_str!("../../../config/grafana/dashboards/khala-repair.json"),
+    include_str!("../../../config/grafana/dashboards/khala-store.json"),
+];
+/// Those of a release gate.
+const ALERTS: [&str; 4] = [
+    "OpenAgentsRuntimeKhalaProjectionLagP95High",
+    "OpenAgentsRuntimeKhalaProjectionWriteFailureRatioHigh",
+    "OpenAgentsRuntimeKhalaProjectionDriftIncidentsHigh",
+    "OpenAgentsRuntimeKhalaProjectionReplayFailures",
+];
+/// Series that are not there while there is nothing to tell, and when that is.
+const WITHOUT_SERIES: [(&str, &str); 5] = [
+    ("khala_replay_horizon_seconds", "the log still has all that it ever had"),
+    ("khala_audit_progress_ratio", "no background audit is under way"),
+    ("khala_projection_held", "nothing is held"),
+    ("khala_store_memory_used_bytes", "the store is embedded"),
+    ("khala_store_memory_limit_bytes", "the store has no limit"),
+];
+/// What all that came before must have moved: name, label.
+const MOVED: [(&str, &str); 10] = [
+    ("khala_projection_lag_events_count", ""),
+    ("khala_projection_latency_seconds_count", ""),
+    ("khala_projection_writes_total", "result=\"ok\""),
+    ("khala_projection_writes_total", "result=\"error\""),
+    ("khala_projection_events_total", "result=\"accepted\""),
+    ("khala_replay_total", "result=\"ok\""),
+    ("khala_publish_total", "result=\"ok\""),
+    ("khala_publish_duration_seconds_count", ""),
+    ("khala_audit_last_success_timestamp_seconds", ""),
+    ("messaging_client_consumed_messages_total", ""),
+];
+
+pub(super) async fn check(system: &System, before: &Samples) -> Result<Vec<Check>, Failure> {
+    let now = system.calls.metrics().await?;
+    let asked = asked_for();
+    let is_kafka = matches!(system.truth.settings.log, LogTarget::Kafka(_));
+    let rightly_without = |name: &str| {
+        let known = WITHOUT_SERIES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, when)| *when);
+        known.or_else(|| (!is_kafka && name.starts_with("khala_kafka_")).then_some("the log is embedded"))
+    };
+    let (mut missing, mut without) = (Vec::new(), Vec::new());
+    for name in asked.iter().filter(|name| !now.has(name)) {
+        match rightly_without(name) {
+            Some(when) => without.push(Check::told(format!("without a series: {name}"), when)),
+            None => missing.push(name.as_str()),
+        }
+    }
+    let alerts = ALERTS
+        .iter()
+        .filter(|alert| RULES.contains(&format!("alert: {alert}\n")));
+    let mut checks = vec![
+        Check::equal("alerts of a release gate in the rules", alerts.count(), ALERTS.len()),
+        Check::told("metrics that rules and dashboards ask for", asked.len()),
+        Check::equal("of them not in /metrics", missing.join(", "), String::new()),
+    ];
+    checks.extend(without);
+    checks.extend(MOVED.iter().map(|(name, label)| {
+        let moved = now.sum(name, label) > before.sum(name, label);
+        Check::is(format!("{name}{{{label}}} moved"), moved)
+    }));
+    Ok(checks)
+}
+
+/// Names of series in rules and dashboards; recording rules, which Prometheus makes itself, are not among them.
+fn asked_for() -> BTreeSet<String> {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == ':';
+    let expressions = RULES.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let expressions = expressions.filter(|line| !line.contains("runbook_url"));
+    let panels = DASHBOARDS.iter().flat_map(|dashboard| dashboard.lines());
+    let lines = expressions.chain(panels.filter(|line| line.contains("\"expr\"")));
+    let words = lines.flat_map(|line| line.split(move |letter| !is_name(letter)));
+    let prefixes = ["khala_", "messaging_client_", "messaging_process_", "process_"];
+    let series = words.filter(|word| !word.contains(':') && prefixes.iter().any(|prefix| word.starts_with(prefix)));
+    series.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_out_of_rules_and_dashboards() {
+        let asked = asked_for();
+        for name in [
+            "khala_projection_lag_events_bucket",
+            "khala_publish_total",
+            "process_open_fds",
+            "khala_projection_held",
+        ] {
+            assert!(asked.contains(name), "{name} in {asked:?}");
+        }
+        assert!(asked.len() > 20, "{asked:?}");
+    }
+
+    #[test]
+    fn each_exception_is_asked_for() {
+        let asked = asked_for();
+        for (name, _) in WITHOUT_SERIES {
+            assert!(asked.contains(name), "{name}");
+        }
+    }
+}
