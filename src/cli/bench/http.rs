@@ -38,6 +38,8 @@ const IDLE: usize = 2000;
 struct Report {
     khala: &'static str,
     machine: String,
+    /// Made for it, and taken away.
+    topic: String,
     publish: Vec<Row>,
     /// From when an event was due to be published until its reader has it.
     event_to_reader: Latency,
@@ -127,6 +129,7 @@ async fn measure(bench: &Bench<'_>, server: &Server) -> Result<Report, Failure> 
     Ok(Report {
         khala: env!("CARGO_PKG_VERSION"),
         machine: usage::machine(),
+        topic: task.topic,
         publish,
         event_to_reader: summary(&followed),
         event_to_reader_rate: FOLLOWED_RATE,
