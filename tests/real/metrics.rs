@@ -5,7 +5,7 @@ use std::io::Write;
 use std::ops::RangeInclusive;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
@@ -251,17 +251,16 @@ fn lag_is_the_age_of_the_oldest_record_not_applied_in_every_state() {
 fn while_a_replay_redoes_old_records_the_lag_is_their_age() {
     let world = World::new("metrics-replay", 1, 10, Keeps::Dumps);
     let khala = Khala::start(world.dir(), &world.cluster, "one", &["--batch-events", "2"]);
-    produce_all_at(&world, 1..=6_000, now_ms() - 3_600_000);
+    produce_all_at(&world, 1..=20_000, now_ms() - 3_600_000);
     world.settle();
     wait_lag(&khala, "caught up", 0.0, 0.0..=0.0);
     let is_seen = AtomicBool::new(false);
     std::thread::scope(|scope| {
         // One after the other, so that one is under way whenever somebody looks.
         scope.spawn(|| {
-            for _ in 0..20 {
-                if !is_seen.load(Ordering::Relaxed) {
-                    khala.post("/v1/replays", r#"{"from":"earliest"}"#);
-                }
+            let started = Instant::now();
+            while !is_seen.load(Ordering::Relaxed) && started.elapsed() < seconds(60) {
+                khala.post("/v1/replays", r#"{"from":"earliest"}"#);
             }
         });
         eventually("a replay's lag is the age of its oldest record", seconds(60), || {

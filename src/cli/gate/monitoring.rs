@@ -1,6 +1,7 @@
 //! The last criterion: what the shipped alerts and dashboards ask for is there, and moves.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use super::super::exit::Failure;
 use super::calls::Samples;
@@ -8,6 +9,8 @@ use super::report::Check;
 use super::system::System;
 use crate::config::LogTarget;
 
+/// librdkafka tells of itself every ten seconds.
+const TOLD_WITHIN: Duration = Duration::from_secs(30);
 const RULES: &str = include_str!("../../../config/prometheus/khala.rules.yml");
 const DASHBOARDS: [&str; 5] = [
     include_str!("../../../config/grafana/dashboards/khala-overview.json"),
@@ -46,22 +49,15 @@ const MOVED: [(&str, &str); 10] = [
 ];
 
 pub(super) async fn check(system: &System, before: &Samples) -> Result<Vec<Check>, Failure> {
-    let now = system.calls.metrics().await?;
     let asked = asked_for();
     let is_kafka = matches!(system.truth.settings.log, LogTarget::Kafka(_));
-    let rightly_without = |name: &str| {
-        let known = WITHOUT_SERIES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, when)| *when);
-        known.or_else(|| (!is_kafka && name.starts_with("khala_kafka_")).then_some("the log is embedded"))
-    };
-    let (mut missing, mut without) = (Vec::new(), Vec::new());
-    for name in asked.iter().filter(|name| !now.has(name)) {
-        match rightly_without(name) {
-            Some(when) => without.push(Check::told(format!("without a series: {name}"), when)),
-            None => missing.push(name.as_str()),
-        }
+    let mut now = system.calls.metrics().await?;
+    let waits_until = Instant::now() + TOLD_WITHIN;
+    let (mut missing, mut without) = absent(&asked, &now, is_kafka);
+    while !missing.is_empty() && Instant::now() < waits_until {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        now = system.calls.metrics().await?;
+        (missing, without) = absent(&asked, &now, is_kafka);
     }
     let alerts = ALERTS
         .iter()
@@ -77,6 +73,25 @@ pub(super) async fn check(system: &System, before: &Samples) -> Result<Vec<Check
         Check::is(format!("{name}{{{label}}} moved"), moved)
     }));
     Ok(checks)
+}
+
+/// What is not there: without a reason, and with one.
+fn absent<'a>(asked: &'a BTreeSet<String>, now: &Samples, is_kafka: bool) -> (Vec<&'a str>, Vec<Check>) {
+    let rightly_without = |name: &str| {
+        let known = WITHOUT_SERIES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, when)| *when);
+        known.or_else(|| (!is_kafka && name.starts_with("khala_kafka_")).then_some("the log is embedded"))
+    };
+    let (mut missing, mut without) = (Vec::new(), Vec::new());
+    for name in asked.iter().filter(|name| !now.has(name)) {
+        match rightly_without(name) {
+            Some(when) => without.push(Check::told(format!("without a series: {name}"), when)),
+            None => missing.push(name.as_str()),
+        }
+    }
+    (missing, without)
 }
 
 /// Names of series in rules and dashboards; recording rules, which Prometheus makes itself, are not among them.
