@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::exit::{Exit, Failure};
 use super::super::remote::Remote;
 use super::failed;
-use crate::access::{AuditOrder, ReplayProgress, ReplayReport, ReplayRequest};
+use crate::access::{AccessError, AuditOrder, ReplayProgress, ReplayReport, ReplayRequest};
 use crate::client::{Client, Entity, Published, Received};
 use crate::config::Settings;
 use crate::repair::{AuditProgress, AuditReport};
@@ -19,6 +19,8 @@ pub(in crate::cli) const LOOK_EVERY: Duration = Duration::from_millis(20);
 const READY_PATIENCE: Duration = Duration::from_mins(1);
 /// How long a document may take to have an event.
 pub(in crate::cli) const SEEN_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a replay is asked for again while the server's connections to the store are made anew.
+const STORE_BACK_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 pub(in crate::cli) struct Calls {
@@ -173,8 +175,17 @@ impl Calls {
             from: from.to_owned(),
             dry_run: false,
         };
-        let told = &mut |_: ReplayProgress| {};
-        Ok(self.remote.follow("/v1/replays", &request, told).await?)
+        let waits_until = Instant::now() + STORE_BACK_WITHIN;
+        loop {
+            let told = &mut |_: ReplayProgress| {};
+            match self.remote.follow("/v1/replays", &request, told).await {
+                // A connection that was cut while the store was away is found out by its next call.
+                Err(AccessError::Unreachable(_)) if Instant::now() < waits_until => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                other => return Ok(other?),
+            }
+        }
     }
 
     pub(in crate::cli) async fn audit(&self) -> Result<AuditReport, Failure> {
