@@ -215,6 +215,9 @@ impl<'a> Work<'a> {
                     Found::Marker(marker) => passed |= marker == self.marker,
                     // Of another epoch: before our marker it is of a log that was cut; behind it, somebody has begun anew.
                     Found::Piece(piece) if piece.epoch == self.marker.epoch || passed => {
+                        if piece.epoch != self.marker.epoch && chunk.contains_key(&piece.entity) {
+                            self.put(std::mem::take(&mut chunk)).await?; // to be compared with what our epoch has
+                        }
                         chunk.insert(piece.entity.clone(), piece);
                     }
                     Found::Piece(_) => {}
@@ -243,17 +246,18 @@ impl<'a> Work<'a> {
                 continue;
             };
             let Some(offset) = document.offset() else { continue };
-            let is_ahead = !self.marker.next().is_past(offset);
-            if is_ahead {
-                let updated_at = document.updated_at().map_or_else(String::new, |at| at.to_string());
-                self.ahead.insert(entity.clone(), Ahead { offset, updated_at });
-            } else if piece.epoch != self.marker.epoch {
-                self.park(&mut batch, &entity, Offset(offset.0 + 1)); // it may be behind the marker
-            }
             let before = match &stored {
                 Stored::Document { json, state } => Document::parse(&entity, partition, json, state.as_deref()).ok(),
                 Stored::Absent | Stored::Lost | Stored::Expired | Stored::Unreadable(_) => None,
             };
+            let is_there = before.as_ref().is_some_and(|(there, _)| there.offset() == Some(offset));
+            let is_ahead = !self.marker.next().is_past(offset);
+            if is_ahead {
+                let updated_at = document.updated_at().map_or_else(String::new, |at| at.to_string());
+                self.ahead.insert(entity.clone(), Ahead { offset, updated_at });
+            } else if piece.epoch != self.marker.epoch && !is_there {
+                self.park(&mut batch, &entity, Offset(offset.0 + 1)); // it may be behind the marker
+            }
             if before.as_ref().is_some_and(|(there, _)| there.offset() >= Some(offset)) {
                 continue;
             }
