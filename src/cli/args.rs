@@ -7,7 +7,6 @@ use clap_complete::Shell;
 
 use crate::config::{Flags, KEYS};
 use crate::pure::entity::Kind;
-use crate::pure::event::Reason;
 
 /// Settings shown by `-h` too; `--help` shows all.
 const COMMON: [&str; 6] = ["log", "store", "topic", "namespace", "http", "token_file"];
@@ -117,7 +116,7 @@ pub(super) enum Command {
     Contract(super::contract::ContractCommand),
     /// Records that were no legal events
     #[command(subcommand)]
-    DeadLetters(DeadLettersCommand),
+    DeadLetters(super::dead_letters::DeadLettersCommand),
     /// Write what has changed into the documents' topic now, or all documents into a file
     #[command(after_help = "Examples:\n  khala snapshot\n  khala snapshot --file documents.ndjson")]
     Snapshot {
@@ -242,54 +241,6 @@ pub(super) struct ListArgs {
     /// Only those updated since then: RFC 3339, or a span as in `10m`
     #[arg(long, value_name = "WHEN")]
     pub since: Option<String>,
-}
-
-#[derive(Subcommand)]
-pub(super) enum DeadLettersCommand {
-    /// What was refused, and why; the newest last
-    #[command(after_help = "Example:\n  khala dead-letters list --reason key_mismatch --limit 20")]
-    List {
-        /// Only of this reason
-        #[arg(long, value_parser = Reason::ALL.map(Reason::name))]
-        reason: Option<String>,
-        /// At most this many, the newest
-        #[arg(long, value_name = "N", default_value_t = 50)]
-        limit: usize,
-    },
-    /// One dead letter, whole
-    #[command(after_help = "Example:\n  khala dead-letters show 3 17")]
-    Show {
-        /// Its partition in the dead letters' topic
-        partition: u32,
-        /// Its offset there
-        offset: u64,
-    },
-    /// Put letters back into the events' topic after a fix, each at most once
-    #[command(after_help = "Examples:\n  khala dead-letters redrive 3 17 3 18\n  \
-        khala dead-letters redrive --reason too_large --dry-run\n\n\
-        A letter that would be dead again stays where it is. Letters of an interrupted redrive that are not in the log\n\
-        are named and left; --interrupted redrives them too. Exit codes: 2 a named letter would be dead again;\n\
-        1 some were interrupted or not acknowledged; 4 there is no such letter.")]
-    Redrive(RedriveArgs),
-}
-
-#[derive(clap::Args)]
-pub(super) struct RedriveArgs {
-    /// Partitions and offsets in the dead letters' topic, in turn
-    #[arg(value_name = "PARTITION OFFSET", conflicts_with_all = ["reason", "all"], required_unless_present_any = ["reason", "all"])]
-    pub places: Vec<u64>,
-    /// All of this reason
-    #[arg(long, value_parser = Reason::ALL.map(Reason::name), conflicts_with = "all")]
-    pub reason: Option<String>,
-    /// All
-    #[arg(long)]
-    pub all: bool,
-    /// Tell what would be done
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Also those whose redrive was interrupted and that are not in the log
-    #[arg(long, conflicts_with = "dry_run")]
-    pub interrupted: bool,
 }
 
 #[derive(Subcommand)]

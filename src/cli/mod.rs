@@ -31,7 +31,8 @@ use std::sync::Arc;
 
 use clap::FromArgMatches;
 
-use self::args::{Command, ConfigCommand, DeadLettersCommand, TopicsCommand};
+use self::args::{Command, ConfigCommand, TopicsCommand};
+use self::dead_letters::DeadLettersCommand;
 use self::exit::{Exit, Failure};
 use self::out::Out;
 use crate::access::instance;
