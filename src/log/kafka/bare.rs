@@ -53,7 +53,7 @@ pub fn drain(settings: &KafkaSettings, ends: &[(PartitionId, NextOffset)]) -> Re
     config.set("bootstrap.servers", &settings.bootstrap);
     config.set_log_level(RDKafkaLogLevel::Warning);
     let consumer: BaseConsumer<QuietContext> = config
-        .create_with_context(QuietContext)
+        .create_with_context(QuietContext::default())
         .map_err(|error| wrong(&error))?;
     let mut places = TopicPartitionList::with_capacity(ends.len());
     for (partition, _) in ends {
@@ -116,7 +116,7 @@ impl BareProducer {
         }
         config.set("bootstrap.servers", &settings.bootstrap);
         config.set_log_level(RDKafkaLogLevel::Warning);
-        let producer = config.create_with_context(QuietContext);
+        let producer = config.create_with_context(QuietContext::default());
         let producer = producer.map_err(|error| explain(&settings.bootstrap, "the bare producer", &error))?;
         let (topic, address) = (settings.topic.clone(), settings.bootstrap.clone());
         Ok(Self {
@@ -175,7 +175,7 @@ pub async fn remove_group(settings: &KafkaSettings) -> Result<(), LogError> {
 
 fn admin(log: &KafkaLog) -> Result<(AdminClient<QuietContext>, AdminOptions), LogError> {
     let admin = log.client(super::properties::Client::Produce, |config| {
-        config.create_with_context(QuietContext)
+        config.create_with_context(QuietContext::default())
     })?;
     let options = AdminOptions::new()
         .operation_timeout(Some(CALL_PATIENCE))

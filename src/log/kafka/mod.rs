@@ -124,7 +124,7 @@ impl KafkaLog {
         if let Some(asking) = self.asking.get() {
             return Ok(asking);
         }
-        let make = |config: &ClientConfig| config.create_with_context(QuietContext);
+        let make = |config: &ClientConfig| config.create_with_context(QuietContext::default());
         let asking = Arc::new(self.client(Client::Ask, make)?);
         serve_events(&asking)?;
         Ok(self.asking.get_or_init(|| asking))
@@ -137,8 +137,17 @@ impl KafkaLog {
         question: impl FnOnce(&Asking) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T, LogError> {
         let asking = Arc::clone(self.asking()?);
+        let client = Arc::clone(&asking);
         match tokio::task::spawn_blocking(move || question(&asking)).await {
-            Ok(answer) => answer.map_err(|error| explain(&self.settings.bootstrap, &what, &error)),
+            Ok(answer) => answer.map_err(|error| {
+                let told = client.context().take_trouble();
+                let what = if told.is_empty() {
+                    what
+                } else {
+                    format!("{what} ({told})")
+                };
+                explain(&self.settings.bootstrap, &what, &error)
+            }),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }

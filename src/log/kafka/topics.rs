@@ -29,7 +29,7 @@ fn record_bytes_max(settings: &KafkaSettings, role: Role) -> usize {
 /// Makes what is missing, checks what is there; a line for each thing done or doubtful.
 pub(super) async fn prepare(log: &KafkaLog) -> Result<Vec<String>, LogError> {
     let admin: AdminClient<QuietContext> = log.client(super::properties::Client::Produce, |config| {
-        config.create_with_context(QuietContext)
+        config.create_with_context(QuietContext::default())
     })?;
     let mut lines = Vec::new();
     let events = existing(log, Role::Events).await?;
