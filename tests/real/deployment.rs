@@ -53,7 +53,10 @@ fn the_systemd_unit_is_legal_and_gives_away_little() {
     let dir = temp_dir("unit");
     let path = dir.path().join("khala.service");
     // systemd looks whether the program is there.
-    write(&path, &unit.replace("/usr/local/bin/khala", env!("CARGO_BIN_EXE_khala")));
+    write(
+        &path,
+        &unit.replace("/usr/local/bin/khala", env!("CARGO_BIN_EXE_khala")),
+    );
     let verified = Command::new("systemd-analyze").arg("verify").arg(&path).output();
     let verified = verified.expect("systemd-analyze runs (scripts/install-test-servers brings it)");
     let said = String::from_utf8_lossy(&verified.stderr);
@@ -88,7 +91,10 @@ fn the_documented_rights_in_kafka_are_enough_and_without_them_it_says_so() {
         let mut args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
         args.extend(cluster.flags());
         let output = bare_run(&args, &as_user(user, password));
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let (code, said) = asked(&["config", "check", "--connect"], "khala", "wrong");
     assert_eq!(code, Some(5), "{said}");
@@ -104,7 +110,10 @@ fn the_documented_rights_in_kafka_are_enough_and_without_them_it_says_so() {
     let (code, said) = asked(&["topics", "apply"], "khala", "secret");
     assert_eq!(code, Some(0), "{said}");
     let user = as_user("khala", "secret");
-    let user: Vec<(&str, &str)> = user.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let user: Vec<(&str, &str)> = user
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
     let khala = Khala::start_with(world.dir(), &cluster, "one", &[], &user);
     khala.wait_ready();
     world.produce(3_000);

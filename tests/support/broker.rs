@@ -41,6 +41,29 @@ impl Kafka {
         )
     }
 
+    /// A broker that asks for a user on a second listener (SASL/PLAIN), and lets users do only what they were given.
+    /// Users `khala` and `other`, each with the password `secret`. Out: it, and that listener's address.
+    pub fn start_guarded() -> (Self, String) {
+        let (port, controller, guarded) = (free_port(), free_port(), free_port());
+        let listeners =
+            format!("PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{guarded},CONTROLLER://127.0.0.1:{controller}");
+        let kafka = Self::start_node(
+            port,
+            &format!(
+                "process.roles=broker,controller\nnode.id=1\nlisteners={listeners}\nadvertised.listeners={listeners}\n\
+                 controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
+                 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                 super.users=User:ANONYMOUS\nsasl.enabled.mechanisms=PLAIN\n\
+                 listener.name.sasl.plain.sasl.jaas.config=\
+                 org.apache.kafka.common.security.plain.PlainLoginModule required \
+                 user_khala=\"secret\" user_other=\"secret\";\n{}",
+                replicated(1)
+            ),
+            &["--standalone"],
+        );
+        (kafka, format!("127.0.0.1:{guarded}"))
+    }
+
     /// Three brokers; the first one is also the controller. What is made without a word about it has three replicas.
     pub fn start_three() -> [Self; 3] {
         let controller = free_port();
@@ -71,7 +94,7 @@ impl Kafka {
         let properties = format!(
             "{settings}\nlog.dirs={}\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT\n\
              offsets.topic.num.partitions=2\n\
              group.initial.rebalance.delay.ms=0\ngroup.min.session.timeout.ms=1000\n\
              auto.create.topics.enable=false\ncontrolled.shutdown.enable=false\n",

@@ -252,13 +252,26 @@ pub fn publish_to(http: &str, event: &str) -> Result<(), ureq::Error> {
     request.send(event).map(drop)
 }
 
-/// Runs one command to its end with this input.
-pub fn run(cluster: &Cluster, args: &[&str], input: &str) -> Output {
-    use std::io::Write;
+/// The binary, without settings that the environment of the tests may have.
+fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_khala"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KHALA_")) {
         command.env_remove(name);
     }
+    command
+}
+
+/// Runs a command with just these arguments and variables to its end.
+pub fn bare_run(args: &[String], variables: &[(String, String)]) -> Output {
+    let mut command = binary();
+    command.args(args).envs(variables.iter().cloned()).stdin(Stdio::null());
+    command.output().expect("khala runs")
+}
+
+/// Runs one command to its end with this input.
+pub fn run(cluster: &Cluster, args: &[&str], input: &str) -> Output {
+    use std::io::Write;
+    let mut command = binary();
     command.args(args).args(cluster.flags());
     command
         .stdin(Stdio::piped())
