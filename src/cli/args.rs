@@ -165,6 +165,9 @@ pub(super) enum Command {
     /// One fault on purpose, under traffic, and a report of what came of it
     #[command(after_help = super::drill::HELP)]
     Drill(super::drill::DrillArgs),
+    /// What must be true before somebody takes over on-call, asked of the deployment; a signed report
+    #[command(after_help = super::handoff::HELP)]
+    Handoff(super::handoff::HandoffArgs),
     /// The load and chaos report of a release gate: four criteria, PASS or FAIL
     #[command(after_help = super::gate::HELP)]
     Gate(super::gate::GateArgs),

@@ -13,6 +13,7 @@ mod door;
 mod drill;
 mod exit;
 mod gate;
+mod handoff;
 mod key;
 mod out;
 mod publish;
@@ -137,6 +138,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Key { kind, id } => key::run(kind, &id, context).await,
         Command::Drill(args) => drill::run(args, context).await,
         Command::Gate(args) => gate::run(args, context).await,
+        Command::Handoff(args) => handoff::run(args, context).await,
         Command::Bench(args) => bench::run(args, context).await,
         Command::Completions { shell } => completions::run(shell, context.out),
     }

@@ -12,7 +12,7 @@ pub(super) mod system;
 mod bursts;
 mod chaos;
 mod load;
-mod monitoring;
+pub(super) mod monitoring;
 mod shape;
 mod valve;
 

@@ -11,12 +11,13 @@ use crate::config::LogTarget;
 
 /// librdkafka tells of itself every ten seconds.
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
-const RULES: &str = include_str!("../../../config/prometheus/khala.rules.yml");
-const DASHBOARDS: [&str; 5] = [
+pub(in crate::cli) const RULES: &str = include_str!("../../../config/prometheus/khala.rules.yml");
+pub(in crate::cli) const DASHBOARDS: [&str; 6] = [
     include_str!("../../../config/grafana/dashboards/khala-overview.json"),
     include_str!("../../../config/grafana/dashboards/khala-partitions.json"),
     include_str!("../../../config/grafana/dashboards/khala-publish.json"),
     include_str!("../../../config/grafana/dashboards/khala-repair.json"),
+    include_str!("../../../config/grafana/dashboards/khala-rollout.json"),
     include_str!("../../../config/grafana/dashboards/khala-store.json"),
 ];
 /// Those of a release gate.

@@ -96,7 +96,7 @@ pub(super) struct HandoffArgs {
     /// A file with a token for Grafana, where it needs one
     #[arg(long, value_name = "FILE")]
     pub grafana_token_file: Option<PathBuf>,
-    /// A directory with the runbooks [default: each alert's runbook_url is asked]
+    /// A directory with the runbooks [default: each alert's `runbook_url` is asked]
     #[arg(long, value_name = "DIR")]
     pub runbooks: Option<PathBuf>,
     /// The directory that `khala gate --report` and `khala drill --report` wrote into

@@ -63,7 +63,10 @@ pub(super) fn reports(dir: &Path, age_max: Duration) -> Result<Vec<Check>, Failu
     let drills = drills.map(|fault| format!("drill {}", fault.get_name()));
     let wanted = std::iter::once("gate".to_owned()).chain(drills);
     let checks = wanted.map(|what| {
-        let newest = all.iter().filter(|past| past.what == what).max_by_key(|past| past.at_ms);
+        let newest = all
+            .iter()
+            .filter(|past| past.what == what)
+            .max_by_key(|past| past.at_ms);
         let Some(past) = newest else {
             return Check::equal(format!("{what}: last report"), "none".to_owned(), "PASS".to_owned());
         };
@@ -73,7 +76,11 @@ pub(super) fn reports(dir: &Path, age_max: Duration) -> Result<Vec<Check>, Failu
             "PASS" if age_ms > age_max.as_millis() as u64 => format!("PASS, {days} days ago (limit {limit})"),
             decision => decision.to_owned(),
         };
-        Check::equal(format!("{what}: last report (version {})", past.khala), found, "PASS".to_owned())
+        Check::equal(
+            format!("{what}: last report (version {})", past.khala),
+            found,
+            "PASS".to_owned(),
+        )
     });
     Ok(checks.collect())
 }

@@ -38,11 +38,7 @@ pub(super) fn stands(server: &Web, lag: Duration) -> Vec<Check> {
         Err(error) => error,
     };
     let mut checks = vec![
-        Check::equal(
-            "version of the server",
-            version,
-            env!("CARGO_PKG_VERSION").to_owned(),
-        ),
+        Check::equal("version of the server", version, env!("CARGO_PKG_VERSION").to_owned()),
         Check::equal("/healthz", server.status("/healthz"), "200".to_owned()),
         Check::equal("/readyz", server.status("/readyz"), "200".to_owned()),
     ];
@@ -59,7 +55,11 @@ pub(super) fn stands(server: &Web, lag: Duration) -> Vec<Check> {
                 Check::at_least("partitions", rows.len() as u64, 1),
                 Check::equal("partitions that are not running", not_running, none()),
                 Check::equal("partitions with parked entities", parked, none()),
-                Check::within("age of the oldest event not applied", oldest * 1e3, lag.as_secs_f64() * 1e3),
+                Check::within(
+                    "age of the oldest event not applied",
+                    oldest * 1e3,
+                    lag.as_secs_f64() * 1e3,
+                ),
             ]);
         }
     }
@@ -69,7 +69,11 @@ pub(super) fn stands(server: &Web, lag: Duration) -> Vec<Check> {
 pub(super) fn audited(server: &Web, age_max: Duration) -> Result<Vec<Check>, Failure> {
     let Some(audit) = status(server)?.audit else {
         let wanted = "one that has ended".to_owned();
-        return Ok(vec![Check::equal("background audit", "none has ended".to_owned(), wanted)]);
+        return Ok(vec![Check::equal(
+            "background audit",
+            "none has ended".to_owned(),
+            wanted,
+        )]);
     };
     let at = audit.last_at.as_deref().and_then(Time::parse);
     let age = at.map(|at| Duration::from_millis((now_ms() - at.ms()).max(0) as u64));

@@ -13,7 +13,9 @@ use super::web::Web;
 /// Values of a key in the shipped rules, as `alert` or `runbook_url`.
 fn of_rules(key: &str) -> Vec<&'static str> {
     let begin = format!("{key}: ");
-    let values = RULES.lines().filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix(&begin));
+    let values = RULES
+        .lines()
+        .filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix(&begin));
     values.map(str::trim).collect()
 }
 
@@ -35,7 +37,10 @@ pub(super) fn alerts(prometheus: &Web) -> Result<Vec<Check>, Failure> {
     let loaded: Vec<&Value> = groups.iter().flat_map(|group| rows(group, "/rules")).collect();
     let is_loaded = |alert: &str| loaded.iter().any(|rule| rule["name"] == alert);
     let ours = of_rules("alert");
-    let missing = ours.iter().filter(|alert| !is_loaded(alert)).map(|alert| (*alert).to_owned());
+    let missing = ours
+        .iter()
+        .filter(|alert| !is_loaded(alert))
+        .map(|alert| (*alert).to_owned());
     let firing = loaded
         .iter()
         .filter(|rule| rule["state"] == "firing")
@@ -49,7 +54,11 @@ pub(super) fn alerts(prometheus: &Web) -> Result<Vec<Check>, Failure> {
     let managers = prometheus.json("/api/v1/alertmanagers").map_err(failed)?;
     Ok(vec![
         Check::told("alerts that this version ships", ours.len()),
-        Check::equal("of them not loaded", listed(&missing.collect::<Vec<_>>()), "none".to_owned()),
+        Check::equal(
+            "of them not loaded",
+            listed(&missing.collect::<Vec<_>>()),
+            "none".to_owned(),
+        ),
         Check::equal(
             "of them firing now",
             listed(&firing.map(str::to_owned).collect::<Vec<_>>()),

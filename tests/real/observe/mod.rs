@@ -5,7 +5,7 @@
 mod dashboards;
 mod faults;
 mod otlp;
-mod prometheus;
+pub mod prometheus;
 mod runbooks;
 
 use std::collections::BTreeSet;

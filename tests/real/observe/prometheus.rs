@@ -55,6 +55,10 @@ impl Prometheus {
         prometheus
     }
 
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     fn get(&self, path: &str) -> Result<String, String> {
         let mut response = ureq::get(format!("{}{path}", self.url))
             .call()
