@@ -13,19 +13,20 @@ use super::member::Member;
 use super::traffic::{Sent, Traffic};
 use crate::access::redis_settings;
 use crate::config::StoreTarget;
+use crate::pure::checkpoint::Checkpoint;
 use crate::store::redis::RedisStore;
 
-const WRITES: &str = "khala_projection_writes_total";
-const ERRORS: &str = "result=\"error\"";
-const DRIFT: &str = "khala_projection_drift_total";
+pub(super) const WRITES: &str = "khala_projection_writes_total";
+pub(super) const ERRORS: &str = "result=\"error\"";
+pub(super) const DRIFT: &str = "khala_projection_drift_total";
 const ROLLED_BACK: &str = "reason=\"sink_rolled_back\"";
 
-fn ms(since: Instant) -> String {
+pub(super) fn ms(since: Instant) -> String {
     format!("{} ms", since.elapsed().as_millis())
 }
 
 /// What nobody who publishes may notice.
-fn unnoticed(sent: &Sent) -> Check {
+pub(super) fn unnoticed(sent: &Sent) -> Check {
     Check::equal("publications refused", sent.refused, 0)
 }
 
@@ -184,6 +185,22 @@ pub(super) async fn replay(args: &DrillArgs, place: &Place) -> Result<Vec<Check>
     Ok(checks)
 }
 
+/// Waits until a checkpoint has moved on from what it was: there is something that can be lost.
+pub(super) async fn until_moved(
+    system: &System,
+    before: &[Option<Checkpoint>],
+    patience: Duration,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    while began.elapsed() < patience {
+        if system.checkpoints().await? != before {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(failed(format!("no checkpoint has moved for {} s", patience.as_secs())))
+}
+
 /// As after a failover to a replica that lagged: cut off, put back, there again.
 pub(super) async fn sink_rollback(args: &DrillArgs, place: &Place) -> Result<Vec<Check>, Failure> {
     let StoreTarget::Redis(url) = &place.settings.store else {
@@ -192,12 +209,16 @@ pub(super) async fn sink_rollback(args: &DrillArgs, place: &Place) -> Result<Vec
     let redis = RedisStore::new(redis_settings(&place.settings, url)).map_err(failed)?;
     let system = System::start(place).await?;
     let partitions = system.truth.partitions().await?.len() as u32;
+    let first = system.checkpoints().await?;
     let traffic = Traffic::start(&system.calls, args);
     args.half().await;
+    until_moved(&system, &first, args.settle).await?;
     system.sink.cut();
     let earlier = redis.dump(partitions).await.map_err(failed)?;
+    let then = system.checkpoints().await?;
     system.sink.mend();
     args.half().await;
+    until_moved(&system, &then, args.settle).await?;
     let drift = system.calls.metrics().await?.sum(DRIFT, ROLLED_BACK);
     let errors = system.calls.metrics().await?.sum(WRITES, ERRORS);
     system.sink.cut();

@@ -4,6 +4,7 @@
 
 mod faults;
 mod member;
+mod restore;
 mod traffic;
 
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use super::exit::{Exit, Failure};
 use super::gate::failed;
 use super::gate::place::Place;
 use super::gate::report::{Check, Report, Scenario};
-use crate::config::{StoreTarget, read_span};
+use crate::config::{LogTarget, StoreTarget, read_span};
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,6 +30,8 @@ pub(super) enum Fault {
     Zombie,
     /// The store is put back to an earlier moment (Redis; needs --i-know)
     SinkRollback,
+    /// The store is lost, and the log has forgotten the beginning (Kafka and Redis; needs --i-know)
+    Restore,
     /// Everything is replayed from the log's start, under traffic
     Replay,
     /// A second projector joins and leaves
@@ -42,6 +45,7 @@ impl Fault {
             Self::Kill => "kill",
             Self::Zombie => "zombie",
             Self::SinkRollback => "sink-rollback",
+            Self::Restore => "restore",
             Self::Replay => "replay",
             Self::Rebalance => "rebalance",
         }
@@ -66,6 +70,10 @@ impl Fault {
                 "All keys of this drill's own namespace are put back to what they were earlier, under a live projector. \
                  It notices, and redoes what is missing."
             }
+            Self::Restore => {
+                "Under traffic, a snapshot is written; then this drill's own topic forgets what is in it, and all keys of \
+                 its own namespace are deleted. They come back from the snapshot and the log."
+            }
             Self::Replay => {
                 "Under traffic, all documents of this drill's own namespace go back to the log's start and are redone. \
                  They come out the same."
@@ -83,7 +91,7 @@ pub(super) const HELP: &str = "Examples:\n  khala drill sink-outage\n  \
         khala drill kill --rate 500 --for 20s --report reports\n  \
         khala drill sink-rollback --i-know --log kafka://localhost:9092 --store redis://localhost:6379\n\n\
         It makes a topic, a namespace and a group of its own and removes them. zombie and rebalance need Kafka and\n\
-        Redis, sink-rollback needs Redis. Exit code 3: FAIL.";
+        Redis, restore too, sink-rollback needs Redis. Exit code 3: FAIL.";
 
 #[derive(clap::Args)]
 pub(super) struct DrillArgs {
@@ -130,8 +138,14 @@ pub(super) async fn run(args: DrillArgs, context: &Context) -> Result<Exit, Fail
         let message = format!("{}: an embedded directory has one process", fault.name());
         return Err(Failure::usage(message).hint("name servers: --log kafka://… --store redis://…"));
     }
-    if fault == Fault::SinkRollback && !matches!(context.settings.store, StoreTarget::Redis(_)) {
-        return Err(Failure::usage("sink-rollback: only a Redis can be put back").hint("--store redis://…"));
+    let overwrites = matches!(fault, Fault::SinkRollback | Fault::Restore);
+    if overwrites && !matches!(context.settings.store, StoreTarget::Redis(_)) {
+        let message = format!("{}: only a Redis can be put back", fault.name());
+        return Err(Failure::usage(message).hint("--store redis://…"));
+    }
+    if fault == Fault::Restore && !matches!(context.settings.log, LogTarget::Kafka(_)) {
+        let message = "restore: snapshots are in a topic of Kafka; the embedded log keeps all events";
+        return Err(Failure::usage(message).hint("--log kafka://…"));
     }
     let out = context.out;
     let name = format!("drill {}", fault.name());
@@ -140,8 +154,9 @@ pub(super) async fn run(args: DrillArgs, context: &Context) -> Result<Exit, Fail
         "It plays in topic {} and namespace {}, which go with it: {} events a second over {} runs.",
         place.settings.topic, place.settings.namespace, args.rate, args.runs
     ));
-    if fault == Fault::SinkRollback && !args.i_know {
-        return Err(Failure::usage("sink-rollback overwrites keys: say that you know it").hint("add --i-know"));
+    if overwrites && !args.i_know {
+        let message = format!("{} overwrites keys: say that you know it", fault.name());
+        return Err(Failure::usage(message).hint("add --i-know"));
     }
     let terms = vec![
         (
@@ -179,6 +194,7 @@ async fn played(args: &DrillArgs, place: &Place) -> Result<Vec<Check>, Failure> 
         Fault::Kill => faults::kill(args, place).await,
         Fault::Zombie => faults::zombie(args, place).await,
         Fault::SinkRollback => faults::sink_rollback(args, place).await,
+        Fault::Restore => restore::restore(args, place).await,
         Fault::Replay => faults::replay(args, place).await,
         Fault::Rebalance => faults::rebalance(args, place).await,
     }

@@ -161,6 +161,24 @@ pub async fn remove_topics(settings: &KafkaSettings) -> Result<(), LogError> {
     Ok(())
 }
 
+/// Deletes the events below these offsets, as retention does.
+///
+/// # Errors
+/// `Unreachable`, `Refused`: some of them may be left.
+pub async fn forget(settings: &KafkaSettings, below: &[(PartitionId, NextOffset)]) -> Result<(), LogError> {
+    let log = KafkaLog::new(settings.clone())?;
+    let (admin, options) = admin(&log)?;
+    let mut list = TopicPartitionList::with_capacity(below.len());
+    let explained = |error| explain(&settings.bootstrap, "deleting records", &error);
+    for (partition, next) in below {
+        let offset = KafkaOffset::Offset(next.0 as i64);
+        list.add_partition_offset(&settings.topic, partition.0 as i32, offset)
+            .map_err(explained)?;
+    }
+    admin.delete_records(&list, &options).await.map_err(explained)?;
+    Ok(())
+}
+
 /// Deletes the consumer group, if it is there and nobody is in it.
 ///
 /// # Errors

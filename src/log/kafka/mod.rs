@@ -26,7 +26,7 @@ use rdkafka::metadata::Metadata;
 use rdkafka::producer::{FutureProducer, Producer};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
-pub use self::bare::{BareProducer, Drained, drain, remove_group, remove_topics};
+pub use self::bare::{BareProducer, Drained, drain, forget, remove_group, remove_topics};
 
 use self::client::{FetchContext, MemberContext, QuietContext, SendContext};
 use self::errors::explain;
