@@ -4,11 +4,14 @@ use std::path::Path;
 use std::process::Command;
 
 use super::compare::{Allow, assert_exact};
+use super::http_wire::certificate;
 use super::openapi::{must_pass, python};
+use super::topologies::documented_rights;
 use super::world::World;
 use crate::support::broker::Kafka;
-use crate::support::guarded::temp_dir;
+use crate::support::guarded::{free_port, temp_dir};
 use crate::support::khala::{Khala, bare_run};
+use crate::support::redis_server::{Keeps, Redis};
 
 fn file(path: &str) -> String {
     format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
@@ -69,28 +72,54 @@ fn the_systemd_unit_is_legal_and_gives_away_little() {
     );
 }
 
-/// Settings of a user that logs in.
-fn as_user(name: &str, password: &str) -> Vec<(String, String)> {
+/// Settings of a user that logs in, and whom it trusts.
+fn as_user(name: &str, password: &str, certificate: &str) -> Vec<(String, String)> {
     [
-        ("KHALA_KAFKA__SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
-        ("KHALA_KAFKA__SASL_MECHANISM", "PLAIN"),
+        ("KHALA_KAFKA__SECURITY_PROTOCOL", "SASL_SSL"),
+        ("KHALA_KAFKA__SASL_MECHANISM", "SCRAM-SHA-512"),
         ("KHALA_KAFKA__SASL_USERNAME", name),
         ("KHALA_KAFKA__SASL_PASSWORD", password),
+        ("KHALA_KAFKA__SSL_CA_LOCATION", certificate),
+        ("SSL_CERT_FILE", certificate),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .to_vec()
 }
 
+/// A Redis that speaks TLS too, and its address there for a user with the documented rights.
+fn guarded_redis(certificate: &str, key: &str) -> (Redis, String) {
+    let port = free_port().to_string();
+    let tls = [
+        ["--tls-port", &port],
+        ["--tls-cert-file", certificate],
+        ["--tls-key-file", key],
+        ["--tls-ca-cert-file", certificate],
+        ["--tls-auth-clients", "no"],
+    ];
+    let redis = Redis::start_as(Keeps::AppendOnly, tls.as_flattened());
+    let rights = documented_rights();
+    let _: String = redis.ask(&rights.iter().map(String::as_str).collect::<Vec<_>>());
+    (redis, format!("rediss://khala:secret@127.0.0.1:{port}"))
+}
+
 #[test]
-fn the_documented_rights_in_kafka_are_enough_and_without_them_it_says_so() {
-    let (kafka, guarded) = Kafka::start_guarded();
+fn with_tls_and_just_the_documented_rights_in_kafka_and_redis_it_does_all_it_does() {
+    let dir = temp_dir("guarded");
+    let (certificate_file, key_file) = certificate(dir.path());
+    let (trusted, key) = (certificate_file.display().to_string(), key_file.display().to_string());
+    let pem = dir.path().join("kafka.pem");
+    let read = |path: &Path| std::fs::read_to_string(path).expect("a file of ours");
+    write(&pem, &(read(&key_file) + &read(&certificate_file)));
+    let (kafka, guarded) = Kafka::start_guarded(&pem);
     let mut world = World::with_brokers(kafka, "khala", 3, 3_000, Kafka::create_topic);
+    let (redis, store) = guarded_redis(&trusted, &key);
+    world.redis = redis;
     let mut cluster = world.cluster.clone();
-    cluster.log = format!("kafka://{guarded}");
+    (cluster.log, cluster.store) = (format!("kafka://{guarded}"), store);
     let asked = |command: &[&str], user: &str, password: &str| {
         let mut args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
         args.extend(cluster.flags());
-        let output = bare_run(&args, &as_user(user, password));
+        let output = bare_run(&args, &as_user(user, password, &trusted));
         (
             output.status.code(),
             String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -109,7 +138,7 @@ fn the_documented_rights_in_kafka_are_enough_and_without_them_it_says_so() {
     assert_eq!(given.trim(), "5");
     let (code, said) = asked(&["topics", "apply"], "khala", "secret");
     assert_eq!(code, Some(0), "{said}");
-    let user = as_user("khala", "secret");
+    let user = as_user("khala", "secret", &trusted);
     let user: Vec<(&str, &str)> = user
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
@@ -131,5 +160,7 @@ fn the_documented_rights_in_kafka_are_enough_and_without_them_it_says_so() {
         assert!(!said.to_lowercase().contains("authorization"), "{command:?}: {said}");
     }
     assert_exact(&world, Allow::AFTER_A_FAULT);
+    let refused: Vec<redis::Value> = world.redis.ask(&["ACL", "LOG"]);
+    assert!(refused.is_empty(), "Redis refused: {refused:?}");
     assert_eq!(khala.term(), Some(0));
 }

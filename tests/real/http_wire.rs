@@ -83,7 +83,7 @@ fn long_answers_are_compressed_as_asked_and_streams_are_not() {
 }
 
 /// A certificate for 127.0.0.1, made here, and its key: two files that `khala serve` reads.
-fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
+pub fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
     let (certificate, key) = (dir.join("tls.crt"), dir.join("tls.key"));
     let mut openssl = Command::new("openssl");
     openssl.args([
@@ -98,6 +98,7 @@ fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
         "2",
     ]);
     openssl.args(["-subj", "/CN=khala-test", "-addext", "subjectAltName=IP:127.0.0.1"]);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
     must_pass(openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate));
     (certificate, key)
 }

@@ -121,7 +121,7 @@ fn a_replica_that_a_sentinel_promotes_goes_on_where_it_was() {
 }
 
 /// The rights that docs/redis.md lists, as the words of the command.
-fn documented_rights() -> Vec<String> {
+pub fn documented_rights() -> Vec<String> {
     let text = include_str!("../../docs/redis.md");
     let line = text
         .lines()

@@ -2,7 +2,7 @@
 //! Out: an address that answers metadata requests. Topics are made and changed with Kafka's admin calls.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -41,9 +41,10 @@ impl Kafka {
         )
     }
 
-    /// A broker that asks for a user on a second listener (SASL/PLAIN), and lets users do only what they were given.
-    /// Users `khala` and `other`, each with the password `secret`. Out: it, and that listener's address.
-    pub fn start_guarded() -> (Self, String) {
+    /// A broker that asks for a user on a second listener (TLS, SCRAM), and lets users do only what they were given.
+    /// `pem`: its key and certificate. Users `khala` and `other`, each with the password `secret`. Out: it, and that
+    /// listener's address.
+    pub fn start_guarded(pem: &Path) -> (Self, String) {
         let (port, controller, guarded) = (free_port(), free_port(), free_port());
         let listeners =
             format!("PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{guarded},CONTROLLER://127.0.0.1:{controller}");
@@ -53,13 +54,20 @@ impl Kafka {
                 "process.roles=broker,controller\nnode.id=1\nlisteners={listeners}\nadvertised.listeners={listeners}\n\
                  controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
                  authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
-                 super.users=User:ANONYMOUS\nsasl.enabled.mechanisms=PLAIN\n\
-                 listener.name.sasl.plain.sasl.jaas.config=\
-                 org.apache.kafka.common.security.plain.PlainLoginModule required \
-                 user_khala=\"secret\" user_other=\"secret\";\n{}",
+                 super.users=User:ANONYMOUS\nsasl.enabled.mechanisms=SCRAM-SHA-512\n\
+                 listener.name.sasl.ssl.keystore.type=PEM\nlistener.name.sasl.ssl.keystore.location={}\n\
+                 listener.name.sasl.scram-sha-512.sasl.jaas.config=\
+                 org.apache.kafka.common.security.scram.ScramLoginModule required;\n{}",
+                pem.display(),
                 replicated(1)
             ),
-            &["--standalone"],
+            &[
+                "--standalone",
+                "--add-scram",
+                "SCRAM-SHA-512=[name=khala,password=secret]",
+                "--add-scram",
+                "SCRAM-SHA-512=[name=other,password=secret]",
+            ],
         );
         (kafka, format!("127.0.0.1:{guarded}"))
     }
@@ -94,7 +102,7 @@ impl Kafka {
         let properties = format!(
             "{settings}\nlog.dirs={}\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_SSL\n\
              offsets.topic.num.partitions=2\n\
              group.initial.rebalance.delay.ms=0\ngroup.min.session.timeout.ms=1000\n\
              auto.create.topics.enable=false\ncontrolled.shutdown.enable=false\n",
