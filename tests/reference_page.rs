@@ -1,4 +1,4 @@
-//! docs/reference.md is what the code says: commands and settings by the binary's own help, calls by the OpenAPI document,
+//! docs/reference.md is what the code says: commands and settings by the binary's own help, calls by the `OpenAPI` document,
 //! metrics by the text that dashboards hold on to. `BLESS=1 cargo test --test reference_page` writes it anew.
 
 use std::fmt::Write;
@@ -28,8 +28,8 @@ fn commands(help: &str) -> Vec<&str> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let listed = listed.take_while(|line| !line.is_empty());
     // A name begins two spaces in; what is further in goes on from the line above.
-    let named = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names = named.filter_map(|line| line.split_whitespace().next());
+    let first_lines = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = first_lines.filter_map(|line| line.split_whitespace().next());
     names.filter(|name| *name != "help").collect()
 }
 

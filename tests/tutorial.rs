@@ -3,6 +3,7 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::fmt::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -55,7 +56,7 @@ fn what_the_tutorial_says_happens() {
     let port = free_port();
     let mut script = "set -u\ntrap 'kill -9 $(jobs -p) 2>/dev/null' EXIT\n".to_owned();
     for (i, step) in steps.iter().enumerate() {
-        script.push_str(&format!("printf '\\n@@ {i}\\n'\n"));
+        let _ = writeln!(script, "printf '\\n@@ {i}\\n'");
         script.push_str(&step.commands.replace("7600", &port.to_string()));
     }
     let khala = Path::new(env!("CARGO_BIN_EXE_khala")).parent().expect("a directory");
@@ -77,13 +78,13 @@ fn what_the_tutorial_says_happens() {
     let errors = String::from_utf8_lossy(&output.stderr);
     for (i, step) in steps.iter().enumerate() {
         let begin = format!("@@ {i}\n");
-        let part = printed.split(&begin).nth(1).unwrap_or_default();
-        let part = part.split("\n@@ ").next().unwrap_or_default();
-        let mut rest = part.lines();
+        let said = printed.split(&begin).nth(1).unwrap_or_default();
+        let said = said.split("\n@@ ").next().unwrap_or_default();
+        let mut rest = said.lines();
         for line in step.printed.lines() {
             assert!(
                 rest.any(|printed| printed.trim() == line),
-                "`{line}` is not printed by\n{}\nbut\n{part}\nstderr:\n{errors}",
+                "`{line}` is not printed by\n{}\nbut\n{said}\nstderr:\n{errors}",
                 step.commands
             );
         }

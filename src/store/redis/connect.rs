@@ -27,7 +27,7 @@ pub(super) const CONTROL_LANE: usize = BATCH_LANES;
 pub(super) const READ_LANE: usize = BATCH_LANES + 1;
 
 enum Target {
-    Single(Client),
+    Single(Box<Client>),
     Cluster(Box<ClusterClient>),
     Sentinel(Box<Mutex<SentinelClient>>),
 }
@@ -214,7 +214,9 @@ fn target(url: &str) -> Result<Target, String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let words = |error: RedisError| error.to_string();
     match scheme {
-        "redis" | "rediss" | "redis+unix" | "unix" => Client::open(url).map(Target::Single).map_err(words),
+        "redis" | "rediss" | "redis+unix" | "unix" => Client::open(url)
+            .map(|client| Target::Single(Box::new(client)))
+            .map_err(words),
         "redis+cluster" | "rediss+cluster" => {
             let nodes = each_host(scheme.trim_end_matches("+cluster"), rest)?;
             let builder = ClusterClient::builder(nodes).response_timeout(Duration::from_hours(1));
