@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import servers
 import workload
@@ -25,7 +26,7 @@ def build_streams(work):
     at = work / "streams"
     shutil.copytree(HERE / "streams", at, dirs_exist_ok=True)
     goals = ["compile", "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={at}/jars"]
-    subprocess.run(["mvn", "-q", "-B", "-Dstyle.color=never", *goals], cwd=at, check=True)
+    subprocess.run(["mvn", "-q", "-B", *goals], cwd=at, check=True, stdout=sys.stderr)
 
 
 def build_quix(work):
