@@ -16,6 +16,7 @@ mod value;
 pub use environment::variables;
 pub use keys::{ELSEWHERE, KEYS, Key, key};
 pub use load::{ConfigError, Flags, Loaded, Origin, load};
+pub use nearest::hint as nearest_name;
 pub use show::{Row, hide_url, is_secret_property};
 pub use tokens::{Role, Token, read_tokens};
 

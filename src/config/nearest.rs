@@ -2,7 +2,8 @@
 //! In: the wrong name and all legal ones. Out: the end of an error message.
 
 /// `; did you mean `store`?`, or, where nothing is near enough for that, the nearest all the same.
-pub(super) fn hint(wrong: &str, legal: impl Iterator<Item = String>) -> String {
+#[must_use]
+pub fn hint(wrong: &str, legal: impl Iterator<Item = String>) -> String {
     let Some((distance, name)) = legal.map(|name| (strsim::osa_distance(wrong, &name), name)).min() else {
         return String::new();
     };

@@ -83,7 +83,41 @@ pub enum Note {
     Resume(PartitionId),
     /// The namespace whose documents readers of this one get.
     Route,
+    /// The rollout of a candidate: where it stands.
+    Rollout,
+    /// All steps of rollouts.
+    RolloutRecord,
+    /// Which process leads the rollout, and what it makes of the gates.
+    RolloutLease,
+    /// Of a candidate: how its projectors fare, while a rollout looks at them.
+    Health,
 }
+
+impl Note {
+    /// Those that are of a namespace and no partition of it.
+    pub const OF_NAMESPACE: [Self; 5] = [
+        Self::Route,
+        Self::Rollout,
+        Self::RolloutRecord,
+        Self::RolloutLease,
+        Self::Health,
+    ];
+
+    /// Its name, for one of a namespace.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Resume(_) => "resume",
+            Self::Route => "route",
+            Self::Rollout => "rollout",
+            Self::RolloutRecord => "rollout:record",
+            Self::RolloutLease => "rollout:lease",
+            Self::Health => "health",
+        }
+    }
+}
+
+/// A note and its text; `None`: there is none.
+pub type Told<'a> = (Note, Option<&'a str>);
 
 /// Which documents a listing gives, newest first by their last offset within each partition.
 #[derive(Clone, Debug)]
@@ -260,6 +294,9 @@ pub trait Store: Send + Sync {
 
     /// Tells it; `None` takes it back.
     async fn set_note(&self, note: Note, text: Option<&str>) -> Result<(), StoreError>;
+
+    /// Tells some notes of the namespace at once, if the first is `seen` as it is now; whether it was.
+    async fn swap_notes(&self, seen: Told<'_>, notes: &[Told<'_>]) -> Result<bool, StoreError>;
 
     /// Who owns the partition now.
     async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError>;

@@ -10,7 +10,7 @@ use khala::pure::entity::{Entity, Kind};
 use khala::pure::place::{NextOffset, Offset, PartitionId};
 use khala::pure::record::{RecordBatch, RecordIdentity};
 use khala::store::{
-    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry,
+    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry, Told,
 };
 
 use super::sea::{PARTITION, Sea, Weak, yield_once};
@@ -250,6 +250,10 @@ impl Store for SimStore {
     }
 
     async fn set_note(&self, _: Note, _: Option<&str>) -> Result<(), StoreError> {
+        not_simulated()
+    }
+
+    async fn swap_notes(&self, _: Told<'_>, _: &[Told<'_>]) -> Result<bool, StoreError> {
         not_simulated()
     }
 

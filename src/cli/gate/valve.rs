@@ -12,7 +12,7 @@ use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::store::{
-    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry,
+    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry, Told,
 };
 use crate::telemetry::StoreMemory;
 
@@ -150,6 +150,10 @@ impl Store for Valve {
 
     async fn set_note(&self, note: Note, text: Option<&str>) -> Result<(), StoreError> {
         self.writable()?.set_note(note, text).await
+    }
+
+    async fn swap_notes(&self, seen: Told<'_>, notes: &[Told<'_>]) -> Result<bool, StoreError> {
+        self.writable()?.swap_notes(seen, notes).await
     }
 
     async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError> {

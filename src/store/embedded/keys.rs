@@ -82,7 +82,7 @@ impl Place {
 pub(super) fn note(namespace: &str, note: Note) -> Vec<u8> {
     let name = match note {
         Note::Resume(partition) => format!("resume\0{partition}"),
-        Note::Route => "route".to_owned(),
+        other => other.name().to_owned(),
     };
     [NOTE, namespace.as_bytes(), b"\0", name.as_bytes()].concat()
 }

@@ -8,6 +8,7 @@ mod expire;
 mod heal;
 mod keys;
 mod namespaces;
+mod notes;
 mod read;
 mod survey;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::{
-    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry,
+    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry, Told,
 };
 use crate::disk::{Disk, DiskError};
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
@@ -345,10 +346,11 @@ impl Store for EmbeddedStore {
     }
 
     async fn set_note(&self, note: Note, text: Option<&str>) -> Result<(), StoreError> {
-        let key = keys::note(&self.namespace, note);
-        let value = text.map(|text| crate::disk::seal(&key, text.as_bytes()));
-        let target = self.target(PartitionId(0));
-        self.ask(|reply| Request::Note(target, key, value, reply)).await
+        self.tell(note, text).await
+    }
+
+    async fn swap_notes(&self, seen: Told<'_>, notes: &[Told<'_>]) -> Result<bool, StoreError> {
+        self.swap(seen, notes).await
     }
 
     async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError> {

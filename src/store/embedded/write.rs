@@ -45,6 +45,7 @@ impl Write {
             | Request::Heal(target, ..)
             | Request::Expire(target, ..)
             | Request::Verify(target, ..)
+            | Request::Swap(target, ..)
             | Request::ForgetMarks(target, ..) => !self.places.contains(&target.place),
             Request::Purge(..) => self.places.is_empty(),
             Request::Take(..) | Request::Release(..) | Request::Owner(..) | Request::Note(..) => true,

@@ -49,10 +49,19 @@ pub(super) enum Request {
     ForgetMarks(Target, Vec<u64>, Reply<()>),
     /// A key of `meta`, and its sealed value.
     Note(Target, Vec<u8>, Option<Vec<u8>>, Reply<()>),
+    /// Notes told at once.
+    Swap(Target, Swap, Reply<bool>),
     /// Take documents away that have long ended.
     Expire(Target, Vec<Expiring>, Reply<u64>),
     /// Take keys away.
     Purge(Target, Box<Purge>, Reply<()>),
+}
+
+/// Notes told at once, if one is as it was seen.
+pub(super) struct Swap {
+    pub(super) key: Vec<u8>,
+    pub(super) seen: Option<String>,
+    pub(super) notes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 /// A batch with its keys and values made, so that the thread only looks and writes.
@@ -185,6 +194,7 @@ impl Writer {
                 write.places.insert(target.place);
                 write.answer(reply, Ok(()));
             }
+            Request::Swap(target, swap, reply) => self.swap(write, target, swap, reply),
             Request::Expire(target, entities, reply) => {
                 let expired = self.expire(write, &target, &entities);
                 write.answer(reply, expired);

@@ -52,7 +52,7 @@ impl Keys {
     pub(super) fn note(namespace: &str, note: Note) -> String {
         match note {
             Note::Resume(partition) => format!("{{{namespace}:{partition}}}:resume"),
-            Note::Route => format!("{{{namespace}}}:route"),
+            other => format!("{{{namespace}}}:{}", other.name()),
         }
     }
 

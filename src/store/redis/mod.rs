@@ -28,7 +28,7 @@ use self::keys::Keys;
 use self::reply::Reply;
 use self::script::Call;
 use super::{
-    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry,
+    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry, Told,
 };
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
@@ -323,6 +323,16 @@ impl Store for RedisStore {
             command.arg(text);
         }
         self.connections.query(CONTROL_LANE, &command).await.map(|_| ())
+    }
+
+    async fn swap_notes(&self, seen: Told<'_>, notes: &[Told<'_>]) -> Result<bool, StoreError> {
+        let mut call = Call::swap();
+        for (note, text) in [seen].iter().chain(notes) {
+            call.key(Keys::note(&self.settings.namespace, *note));
+            call.argument(text.unwrap_or_default());
+        }
+        let answer = call.send(&self.connections, CONTROL_LANE).await?;
+        Ok(matches!(Reply::read(PartitionId(0), answer)?, Reply::Ok(_)))
     }
 
     async fn owner(&self, partition: PartitionId) -> Result<Option<Owner>, StoreError> {

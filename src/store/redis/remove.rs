@@ -48,7 +48,8 @@ impl RedisStore {
             ];
             self.unlink(own).await?;
         }
-        self.unlink([Keys::note(namespace, Note::Route)]).await
+        self.unlink(Note::OF_NAMESPACE.map(|note| Keys::note(namespace, note)))
+            .await
     }
 
     /// Whether there was any.

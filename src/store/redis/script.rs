@@ -30,6 +30,8 @@ static PEEK: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("peek.lua"
 static RENEW: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("renew.lua")));
 static RELEASE: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("release.lua")));
 
+static SWAP: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("swap.lua")));
+
 /// One call of a script, being put together; documents and events are borrowed until they are sent.
 pub(super) struct Call<'a> {
     script: &'static Text,
@@ -76,6 +78,10 @@ impl<'a> Call<'a> {
 
     pub(super) fn release() -> Self {
         Self::new(&RELEASE)
+    }
+
+    pub(super) fn swap() -> Self {
+        Self::new(&SWAP)
     }
 
     pub(super) fn key(&mut self, key: String) {
