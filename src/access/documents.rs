@@ -1,13 +1,13 @@
 //! Documents and streams as readers get them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Access, AccessError};
+use super::{Access, AccessError, Led};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::time::Time;
@@ -89,10 +89,22 @@ impl Access {
     /// # Errors
     /// `NotFound`; log or store do not answer.
     pub async fn document(&self, entity: &Entity, now_ms: i64) -> Result<Value, AccessError> {
+        self.document_of(&self.led().await?, entity, now_ms).await
+    }
+
+    /// The same, from where an answer's view of the route has it.
+    ///
+    /// # Errors
+    /// As [`Self::document`].
+    pub async fn document_of(&self, led: &Led, entity: &Entity, now_ms: i64) -> Result<Value, AccessError> {
         let partition = self.home(entity).await?;
-        let reading = self.reading().await?;
-        let mut json = reading.document(partition, entity).await?;
-        if json.is_none() && !self.is_own(&reading) && self.store.owner(partition).await?.is_some() {
+        let began = Instant::now();
+        let read = led.of(entity).document(partition, entity).await;
+        if led.is_away(entity) {
+            self.route.reads.add(read.is_ok(), began.elapsed());
+        }
+        let mut json = read?;
+        if json.is_none() && led.is_away(entity) && self.store.owner(partition).await?.is_some() {
             json = self.store.document(partition, entity).await?; // the old one may be a moment ahead
         }
         let mut document = parse(&json.ok_or_else(|| self.no_such(entity))?)?;
@@ -116,9 +128,16 @@ impl Access {
     pub async fn list(&self, request: &ListRequest, now_ms: i64) -> Result<Page, AccessError> {
         let before = request.cursor.as_deref().map(read_cursor).transpose()?;
         let mut found: Vec<(String, String, Value)> = Vec::new();
-        let reading = self.reading().await?;
+        let led = self.led().await?;
         for partition in self.partitions().await? {
-            list_partition(&*reading, partition, (request, before.as_ref()), &mut found).await?;
+            for (is_other, store) in led.stores() {
+                let side = Side {
+                    led: &led,
+                    is_other,
+                    store: &**store,
+                };
+                list_partition(&side, partition, (request, before.as_ref()), &mut found).await?;
+            }
         }
         found.sort_by(|a, b| (&b.0, &b.1).cmp(&(&a.0, &a.1)));
         let more = found.len() > request.limit;
@@ -149,7 +168,8 @@ impl Access {
         wait: Duration,
     ) -> Result<Vec<StreamEvent>, AccessError> {
         let partition = self.home(entity).await?;
-        let reading = self.reading().await?;
+        let led = self.led().await?;
+        let reading = led.of(entity);
         let entries = reading.events(partition, entity, after, limit, wait).await?;
         if entries.is_empty() && reading.document(partition, entity).await?.is_none() {
             return Err(self.no_such(entity));
@@ -159,10 +179,28 @@ impl Access {
     }
 }
 
+/// One of the namespaces that a list is made of.
+struct Side<'a> {
+    led: &'a Led,
+    is_other: bool,
+    store: &'a dyn Store,
+}
+
+impl Side<'_> {
+    /// Whether readers get this document from here.
+    fn has(&self, kind: Kind, document: &Value) -> bool {
+        if self.led.is_own() {
+            return true;
+        }
+        let id = document[format!("{}_id", kind.name())].as_str().unwrap_or_default();
+        Entity::new(kind, id).is_some_and(|entity| self.led.is_away(&entity) == self.is_other)
+    }
+}
+
 /// Adds a partition's documents that fit, at most one more than asked for. Its index is ordered by offset, and
 /// so by the log's clock as far as that runs forward.
 async fn list_partition(
-    store: &dyn Store,
+    side: &Side<'_>,
     partition: PartitionId,
     (request, before): (&ListRequest, Option<&(String, String)>),
     found: &mut Vec<(String, String, Value)>,
@@ -175,7 +213,7 @@ async fn list_partition(
             skip,
             limit: CHUNK,
         };
-        let chunk: Vec<(NextOffset, Vec<u8>)> = store.list(partition, &query).await?;
+        let chunk: Vec<(NextOffset, Vec<u8>)> = side.store.list(partition, &query).await?;
         let last_chunk = chunk.len() < CHUNK;
         for (_, json) in chunk {
             // One bad document hides no other; reading it by its id tells what is wrong.
@@ -186,6 +224,9 @@ async fn list_partition(
                 .status
                 .as_ref()
                 .is_none_or(|status| document["status"] == status.as_str());
+            if !side.has(request.kind, &document) {
+                continue;
+            }
             let seen = request.scope.is_empty() || in_scope(request, &place.1);
             if place.0 < since || !fits || !seen || before.is_some_and(|before| place >= *before) {
                 continue;

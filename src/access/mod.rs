@@ -7,6 +7,7 @@ mod audits;
 mod dead_letters;
 mod documents;
 mod forecast;
+mod leading;
 mod migrate;
 mod namespaces;
 mod open;
@@ -16,6 +17,8 @@ mod rebuild;
 mod redrive;
 mod replay;
 mod resume;
+mod rollout;
+mod routes;
 mod snapshot;
 mod status;
 
@@ -27,8 +30,9 @@ pub use self::audit_board::{AuditBoard, AuditStatus};
 pub use self::audits::{AuditOrder, EntityOrder, Watch, healer};
 pub use self::dead_letters::{DeadLetter, Header};
 pub use self::documents::{ListRequest, Page, StreamEvent, with_heartbeat_state};
+pub use self::leading::{HealthRow, Heard, Leading};
 pub use self::migrate::{Migration, migrate};
-pub use self::namespaces::{NamespaceRow, Route};
+pub use self::namespaces::NamespaceRow;
 pub use self::open::{
     Opened, instance, kafka_settings, open, open_log, open_store, place, projector_settings, redis_settings, topics,
 };
@@ -38,6 +42,8 @@ pub use self::rebuild::{RebuildProgress, RebuildReport, RebuildRequest, RebuiltP
 pub use self::redrive::{Chosen, Effort, Fate, LETTERS_MAX, RedriveReport, RedriveRequest, RedrivenLetter};
 pub use self::replay::{ReplayProgress, ReplayProof, ReplayReport, ReplayRequest, ReplayedPartition, Told};
 pub use self::resume::{LetThrough, ResumeRequest};
+pub use self::rollout::{RolloutOrder, RolloutReport, RolloutStart};
+pub use self::routes::{Led, Route};
 pub use self::snapshot::{RestoredRow, SnapshotRow};
 pub use self::status::{CheckpointRow, PartitionRow, StatusReport, Totals};
 
@@ -60,6 +66,9 @@ pub enum AccessError {
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
+    /// What is under way stands against it, or a gate is broken; nothing was changed.
+    #[error("{0}")]
+    Refused(String),
     /// Log or store are away; try again later.
     #[error("{0}")]
     Unreachable(String),

@@ -1,19 +1,10 @@
 //! The namespaces of a store: which there are, who projects them, where their readers are led; and taking one away.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 
 use super::{Access, AccessError};
-use crate::store::{Note, Store, StoreError};
-
-/// How long a route is believed.
-const ROUTE_BELIEVED: Duration = Duration::from_secs(1);
-/// So long readers wait at most until the namespace that they are led to has what they may have seen.
-const LEVEL_PATIENCE: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+use crate::rollout::CohortRoute;
+use crate::store::{Note, StoreError};
 
 /// One namespace.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,94 +19,12 @@ pub struct NamespaceRow {
     pub projected: u32,
     /// The namespace whose documents its readers get; null: its own.
     pub route: Option<String>,
-}
-
-/// Where readers get documents, as it was told last.
-#[derive(Default)]
-pub struct Route(Mutex<Option<Known>>);
-
-struct Known {
-    asked: Instant,
-    told: Option<String>,
-    store: Arc<dyn Store>,
+    /// How many percent of the entities' readers do; a rollout's list comes beside them.
+    #[serde(default)]
+    pub percent: u32,
 }
 
 impl Access {
-    /// The store that readers get documents from: another namespace's, once `rebuild --swap` has led them there. An
-    /// answer that does not come leaves the route as it was; a namespace that is behind is not gone over to.
-    ///
-    /// # Errors
-    /// The store does not answer, or the route names what is no namespace.
-    pub async fn reading(&self) -> Result<Arc<dyn Store>, AccessError> {
-        let mut known = self.route.0.lock().await;
-        if let Some(known) = &*known
-            && known.asked.elapsed() < ROUTE_BELIEVED
-        {
-            return Ok(Arc::clone(&known.store));
-        }
-        let told = match (self.store.note(Note::Route).await, &*known) {
-            (Ok(told), _) => told,
-            (Err(_), Some(known)) => known.told.clone(),
-            (Err(_), None) => None, // what is read next fails too
-        };
-        let (told, store) = match &*known {
-            Some(known) if known.told == told => (told, Arc::clone(&known.store)),
-            before => {
-                let store = match &told {
-                    Some(namespace) => self.store.in_namespace(namespace)?,
-                    None => Arc::clone(&self.store),
-                };
-                match before {
-                    Some(before) if !self.is_level(&*before.store, &*store).await.unwrap_or(false) => {
-                        (before.told.clone(), Arc::clone(&before.store))
-                    }
-                    _ => {
-                        if self.serving.is_some() && (told.is_some() || before.is_some()) {
-                            tracing::warn!(
-                                namespace = told.as_deref().unwrap_or("their own"),
-                                "readers are led over"
-                            );
-                        }
-                        (told, store)
-                    }
-                }
-            }
-        };
-        let asked = Instant::now();
-        *known = Some(Known {
-            asked,
-            told,
-            store: Arc::clone(&store),
-        });
-        Ok(store)
-    }
-
-    /// Whether readers get documents of this namespace itself.
-    pub fn is_own(&self, reading: &Arc<dyn Store>) -> bool {
-        Arc::ptr_eq(reading, &self.store)
-    }
-
-    /// Waits until `store` has come to where `seen` is now.
-    pub(super) async fn is_level(&self, seen: &dyn Store, store: &dyn Store) -> Result<bool, AccessError> {
-        let until = Instant::now() + LEVEL_PATIENCE;
-        for partition in self.partitions().await? {
-            let Some(seen) = seen.checkpoint(partition).await? else {
-                continue;
-            };
-            while store
-                .checkpoint(partition)
-                .await?
-                .is_none_or(|now| now.next < seen.next)
-            {
-                if Instant::now() >= until {
-                    return Ok(false);
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        }
-        Ok(true)
-    }
-
     /// All namespaces of the store.
     ///
     /// # Errors
@@ -135,8 +44,13 @@ impl Access {
             partitions: 0,
             offset: 0,
             projected: 0,
-            route: store.note(Note::Route).await?,
+            route: None,
+            percent: 0,
         };
+        if let Some(text) = store.note(Note::Route).await? {
+            let route = CohortRoute::read(&text).map_err(AccessError::Failed)?;
+            (row.route, row.percent) = (Some(route.candidate), route.percent);
+        }
         for partition in self.partitions().await? {
             // One that cannot be read is there all the same.
             match store.checkpoint(partition).await {
@@ -221,6 +135,7 @@ impl Access {
                  `khala serve --namespace {namespace}` first"
             )));
         }
+        self.ensure_no_rollout().await?;
         self.store.set_note(Note::Route, None).await?;
         Ok(route)
     }

@@ -23,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The log grows meanwhile: so often what came is taken in before the comparison, unless it is less than this.
 const ROUNDS_MAX: u32 = 10;
 const LAG_EVENTS: u64 = 1_000;
+/// So long a swap waits until the new namespace has what readers of the old one may have seen.
+const SWAP_PATIENCE: Duration = Duration::from_secs(2);
 /// A live projector of the new namespace that makes no headway for so long is told of.
 const STALLED: Duration = Duration::from_secs(30);
 
@@ -97,6 +99,9 @@ impl Access {
     /// `BadRequest`: the namespace is none, is the one that serves, or somebody is at work on it; nothing was changed.
     pub async fn rebuild(&self, request: &RebuildRequest, told: TellRebuild<'_>) -> Result<RebuildReport, AccessError> {
         let into = self.beside(&request.into)?;
+        if request.swap {
+            self.ensure_no_rollout().await?;
+        }
         let partitions = self.partitions().await?;
         self.ensure_there().await?;
         self.ensure_of_this_log(&partitions).await?;
@@ -307,7 +312,7 @@ impl Access {
                 )));
             }
         }
-        if !self.is_level(&*self.store, &*into.store).await? {
+        if !self.is_level(&*self.store, &*into.store, SWAP_PATIENCE).await? {
             return Ok(Some(format!(
                 "namespace {} is behind; `khala status --namespace {0}` tells how far; ask again",
                 request.into

@@ -105,6 +105,9 @@ pub(super) enum Command {
     /// The namespaces of the store
     #[command(subcommand)]
     Namespaces(super::rebuild::NamespacesCommand),
+    /// Lead readers to a candidate namespace in stages, under gates
+    #[command(subcommand, after_help = super::rollout::HELP)]
+    Rollout(super::rollout::RolloutCommand),
     /// Documents against the log: which are not what the log says, and why
     #[command(
         after_help = "Examples:\n  khala audit\n  khala audit run run_123\n  khala audit --sample 0.1 --json\n  khala audit --repair\n\n\

@@ -9,8 +9,8 @@ use super::exit::{Exit, Failure};
 use super::remote::Remote;
 use crate::access::{
     Access, AccessError, AuditOrder, CheckpointRow, DeadLetter, EntityOrder, LetThrough, ListRequest, Opened, Page,
-    Publication, Published, RedriveReport, RedriveRequest, ReplayReport, ReplayRequest, ResumeRequest, StatusReport,
-    StreamEvent, Told, Watch, open,
+    Publication, Published, RedriveReport, RedriveRequest, ReplayReport, ReplayRequest, ResumeRequest, RolloutOrder,
+    RolloutReport, RolloutStart, StatusReport, StreamEvent, Told, Watch, open,
 };
 use crate::config::{LogTarget, Settings, StoreTarget};
 use crate::projector::now_ms;
@@ -137,6 +137,33 @@ impl Door {
         match self {
             Self::Direct(access) => access.replay_entity(order).await,
             Self::Remote(remote) => remote.operate("/v1/replays", order).await,
+        }
+    }
+
+    pub(super) async fn rollout(&self) -> Result<RolloutReport, AccessError> {
+        match self {
+            Self::Direct(access) => access.rollout().await,
+            Self::Remote(remote) => remote.rollout().await,
+        }
+    }
+
+    pub(super) async fn start_rollout(&self, start: &RolloutStart, who: &str) -> Result<RolloutReport, AccessError> {
+        match self {
+            Self::Direct(access) => access.start_rollout(start, who).await,
+            Self::Remote(remote) => remote.operate("/v1/rollout/start", start).await,
+        }
+    }
+
+    pub(super) async fn order_rollout(&self, order: RolloutOrder, who: &str) -> Result<RolloutReport, AccessError> {
+        let path = match order {
+            RolloutOrder::Promote => "/v1/rollout/promote",
+            RolloutOrder::Rollback => "/v1/rollout/rollback",
+            RolloutOrder::Pause => "/v1/rollout/pause",
+            RolloutOrder::Resume => "/v1/rollout/resume",
+        };
+        match self {
+            Self::Direct(access) => access.order_rollout(order, who).await,
+            Self::Remote(remote) => remote.operate(path, &serde_json::Map::new()).await,
         }
     }
 

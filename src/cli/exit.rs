@@ -54,6 +54,7 @@ impl From<AccessError> for Failure {
         let exit = match error {
             AccessError::BadRequest(_) => Exit::Usage,
             AccessError::NotFound(_) => Exit::NotFound,
+            AccessError::Refused(_) => Exit::Drift,
             AccessError::Unreachable(_) => Exit::Unreachable,
             AccessError::Failed(_) => Exit::Failed,
         };

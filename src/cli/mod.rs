@@ -20,6 +20,7 @@ mod publish;
 mod rebuild;
 mod remote;
 mod replay;
+mod rollout;
 mod serve;
 mod snapshot;
 mod status;
@@ -120,6 +121,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Replay(args) => replay::run(args, context).await,
         Command::Rebuild(args) => rebuild::run(args, context).await,
         Command::Namespaces(command) => rebuild::namespaces(command, context).await,
+        Command::Rollout(command) => rollout::run(command, context).await,
         Command::Audit(args) => audit::run(args, context).await,
         Command::Contract(command) => contract::run(command, context).await,
         Command::DeadLetters(DeadLettersCommand::List { reason, limit }) => {

@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 
 use super::exit::Failure;
 use crate::access::{
-    AccessError, CheckpointRow, DeadLetter, ListRequest, Page, Publication, Published, StatusReport, StreamEvent,
+    AccessError, CheckpointRow, DeadLetter, ListRequest, Page, Publication, Published, RolloutReport, StatusReport,
+    StreamEvent,
 };
 use crate::config::{Role, Settings, Token, read_tokens};
 use crate::pure::entity::{Entity, Kind};
@@ -264,6 +265,10 @@ impl Remote {
         self.get("/v1/status".to_owned(), Vec::new()).await
     }
 
+    pub(super) async fn rollout(&self) -> Result<RolloutReport, AccessError> {
+        self.get("/v1/rollout".to_owned(), Vec::new()).await
+    }
+
     pub(super) async fn checkpoints(
         &self,
         partition: Option<u32>,
@@ -324,6 +329,7 @@ fn answer<T: DeserializeOwned>(
     let message = said["error"]["message"].as_str().unwrap_or("no message").to_owned();
     Err(match status {
         404 => AccessError::NotFound(message),
+        409 => AccessError::Refused(message),
         503 | 504 => AccessError::Unreachable(message),
         400 | 413 | 415 => AccessError::BadRequest(message),
         401 | 403 => AccessError::BadRequest(format!("{message}; set token_file as the server has it")),

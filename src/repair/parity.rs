@@ -105,6 +105,24 @@ pub async fn compare_namespaces(
     Ok(parity)
 }
 
+/// Compares some documents of a partition now. What is not at one place in both now is put among the `moving`.
+///
+/// # Errors
+/// A store does not answer.
+pub async fn compare_entities(
+    (old, new): (&dyn Store, &dyn Store),
+    partition: PartitionId,
+    entities: &[Entity],
+    moving: &mut BTreeSet<Entity>,
+) -> Result<Parity, RepairError> {
+    let mut parity = Parity::default();
+    let both = Both { old, new, partition };
+    for page in entities.chunks(PAGE) {
+        both.look(page, &mut parity, moving).await?;
+    }
+    Ok(parity)
+}
+
 impl Both<'_> {
     /// All of a kind: what the old one has, then what only the new one has.
     async fn walk(

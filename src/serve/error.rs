@@ -58,6 +58,7 @@ impl From<AccessError> for HttpError {
         match error {
             AccessError::BadRequest(_) => Self::bad_request("bad_request", message),
             AccessError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
+            AccessError::Refused(_) => Self::new(StatusCode::CONFLICT, "refused", message),
             AccessError::Unreachable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unreachable", message),
             AccessError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message),
         }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 
 pub(super) use self::feed::{Entry, Feed, Known};
+use crate::access::Led;
 use crate::pure::batch::Batch;
 use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, PartitionId};
@@ -114,9 +115,12 @@ impl Feeds {
     }
 
     /// A batch of ours is in the store.
-    pub(super) fn committed(&self, partition: PartitionId, batch: &Batch) {
+    pub(super) fn committed(&self, partition: PartitionId, batch: &Batch, led: Option<&Led>) {
         if self.interest.load(Ordering::SeqCst) == 0 {
             return;
+        }
+        if led.is_some_and(|led| !led.is_own()) {
+            return; // who looks at the store sees to it: some readers are led elsewhere
         }
         if let Some(watched) = self.lock().get_mut(&partition) {
             for event in &batch.events {

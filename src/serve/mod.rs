@@ -20,6 +20,7 @@ mod rate;
 mod reader;
 mod reads;
 mod repairs;
+mod rollout;
 mod router;
 mod snapshots;
 mod streams;
@@ -112,10 +113,10 @@ pub async fn run_on(
         stop: http_stop.clone(),
         started: Instant::now(),
     };
-    let (feeds, listening) = (Arc::clone(&app.feeds), Arc::clone(&app.feeds));
-    serving
-        .board
-        .listen(Box::new(move |partition, batch| listening.committed(partition, batch)));
+    let (feeds, listening, reading) = (Arc::clone(&app.feeds), Arc::clone(&app.feeds), access.clone());
+    serving.board.listen(Box::new(move |partition, batch| {
+        listening.committed(partition, batch, reading.led_last().as_ref());
+    }));
     let mut tasks = JoinSet::new();
     tasks.spawn(feeds.poll(access.clone(), http_stop.clone()));
     tasks.spawn(reload_on_signal(Arc::clone(&app.guard), tls.clone(), http_stop.clone()));
@@ -130,6 +131,8 @@ pub async fn run_on(
     ));
     let mut background = JoinSet::new();
     background.spawn(auditing::audit_again_and_again(access.clone(), serving.clone()));
+    background.spawn(rollout::lead(access.clone(), serving.clone()));
+    background.spawn(rollout::tell_health(access.clone(), serving.clone()));
     background.spawn(expiry::run(access.clone(), serving.clone()));
     info!(%address, namespace = settings.namespace, topic = settings.topic, "serving");
     let projected = tokio::select! {

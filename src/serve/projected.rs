@@ -49,15 +49,15 @@ pub(super) async fn is_applied(
     until: Instant,
 ) -> Result<bool, AccessError> {
     let (_guest, mut position) = app.feeds.watch(partition);
-    let reading = app.access.reading().await?;
     loop {
-        let Ok(checkpoint) = timeout_at(until, reading.checkpoint(partition)).await else {
+        let led = app.access.led().await?;
+        let Ok(is_past) = timeout_at(until, app.access.is_past(&led, partition, offset)).await else {
             return Ok(false);
         };
-        if checkpoint?.is_some_and(|checkpoint| checkpoint.next.0 > offset) {
+        if is_past? {
             return Ok(true);
         }
-        if app.access.is_own(&reading) {
+        if led.is_own() {
             break; // its commits are told of
         }
         if timeout_at(until, tokio::time::sleep(LOOK_EVERY)).await.is_err() {

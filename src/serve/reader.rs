@@ -9,9 +9,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::App;
 use super::feeds::{Entry, Following, Known};
-use crate::access::AccessError;
+use crate::access::{AccessError, Led};
 use crate::pure::entity::Entity;
 use crate::pure::place::PartitionId;
+
+/// How often a reader that the shared feed is not for looks at the store.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(super) enum News {
 
 pub(super) struct Reader {
     app: App,
+    /// The route as it was when the answer began: all of it comes from one namespace.
+    led: Led,
     pub(super) partition: PartitionId,
     pub(super) entity: Entity,
     following: Following,
@@ -57,6 +62,7 @@ impl Reader {
         };
         Ok(Self {
             app: app.clone(),
+            led: app.access.led().await?,
             partition,
             entity: entity.clone(),
             following: app.feeds.follow(partition, entity, cursor),
@@ -74,7 +80,8 @@ impl Reader {
         let until = Instant::now() + patience;
         loop {
             self.following.news.borrow_and_update();
-            let known = if self.caught_up {
+            let strayed = self.is_strayed();
+            let known = if self.caught_up && !strayed {
                 self.following.feed.behind(self.cursor)
             } else {
                 Known::ReadStore
@@ -88,8 +95,14 @@ impl Reader {
                 entries.truncate(limit);
                 return Ok(self.hand_out(entries));
             }
-            let news = timeout_at(until, self.following.news.changed()).await;
-            if !matches!(news, Ok(Ok(()))) {
+            let look = if strayed {
+                until.min(Instant::now() + LOOK_EVERY)
+            } else {
+                until
+            };
+            let news = timeout_at(look, self.following.news.changed()).await;
+            let looks_on = matches!(news, Ok(Ok(()))) || (strayed && Instant::now() < until);
+            if !looks_on {
                 return Ok(News::Quiet);
             }
         }
@@ -100,9 +113,19 @@ impl Reader {
         self.caught_up = false;
     }
 
+    /// Whether readers of the entity are led elsewhere by now: the shared feed is theirs.
+    fn is_strayed(&self) -> bool {
+        let is_away = |led: &Led| led.is_away(&self.entity);
+        self.app
+            .access
+            .led_last()
+            .is_some_and(|now| is_away(&now) != is_away(&self.led))
+    }
+
     async fn read_store(&mut self, limit: usize) -> Result<Vec<Entry>, AccessError> {
-        let store = self.app.access.reading().await?;
-        let found = store
+        let found = self
+            .led
+            .of(&self.entity)
             .events(self.partition, &self.entity, self.cursor, limit, Duration::ZERO)
             .await?;
         self.caught_up |= found.is_empty();
@@ -131,7 +154,10 @@ impl Reader {
     /// # Errors
     /// As [`crate::access::Access::document`].
     pub(super) async fn document(&self) -> Result<Value, AccessError> {
-        self.app.access.document(&self.entity, crate::projector::now_ms()).await
+        self.app
+            .access
+            .document_of(&self.led, &self.entity, crate::projector::now_ms())
+            .await
     }
 
     /// Whether the entity ended, and the reader has read all of it.

@@ -8,7 +8,7 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
-use super::{App, auth, changes, envelope, error, events, openapi, operations, page, reads, repairs, streams};
+use super::{App, auth, changes, envelope, error, events, openapi, operations, page, reads, repairs, rollout, streams};
 use crate::config::Settings;
 
 /// Room of a request's body beside its events.
@@ -35,6 +35,12 @@ pub(super) fn router(app: App, settings: &Settings) -> Router {
         .route("/v1/resume", post(operations::resume))
         .route("/v1/replays", post(repairs::replay))
         .route("/v1/audits", post(repairs::audit))
+        .route("/v1/rollout", get(rollout::status))
+        .route("/v1/rollout/start", post(rollout::start))
+        .route("/v1/rollout/promote", post(rollout::promote))
+        .route("/v1/rollout/rollback", post(rollout::rollback))
+        .route("/v1/rollout/pause", post(rollout::pause))
+        .route("/v1/rollout/resume", post(rollout::resume))
         .route("/metrics", get(operations::metrics))
         .method_not_allowed_fallback(error::wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), auth::check));

@@ -8,6 +8,6 @@ mod metrics;
 mod otlp;
 mod repeats;
 
-pub use metrics::{DRIFT_REASONS, KafkaStatistics, Metrics, StoreMemory, Topics};
+pub use metrics::{DRIFT_REASONS, KafkaStatistics, Metrics, RolloutGauges, StoreMemory, Topics};
 pub use otlp::Export;
 pub use repeats::{AUDIT, sum_up};

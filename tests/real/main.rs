@@ -39,6 +39,7 @@ mod rebuild;
 mod redaction;
 mod redrive;
 mod rewind;
+mod rollout;
 mod servers;
 mod sink_faults;
 mod sink_network;

@@ -28,10 +28,14 @@ const ALERTS: [&str; 4] = [
     "OpenAgentsRuntimeKhalaProjectionReplayFailures",
 ];
 /// Series that are not there while there is nothing to tell, and when that is.
-const WITHOUT_SERIES: [(&str, &str); 5] = [
+const WITHOUT_SERIES: [(&str, &str); 9] = [
     ("khala_replay_horizon_seconds", "the log still has all that it ever had"),
     ("khala_audit_progress_ratio", "no background audit is under way"),
     ("khala_projection_held", "nothing is held"),
+    ("khala_rollout_percent", "no rollout is under way"),
+    ("khala_rollout_overdue_seconds", "no rollout is under way"),
+    ("khala_rollout_gate_value", "no rollout is under way"),
+    ("khala_rollout_gate_limit", "no rollout is under way"),
     ("khala_store_memory_used_bytes", "the store is embedded"),
     ("khala_store_memory_limit_bytes", "the store has no limit"),
 ];

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{CHANGES_OF_A_BATCH_MAX, Feed, Feeds, Watched};
-use crate::access::{Access, AccessError};
+use crate::access::{Access, AccessError, Led};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::store::Stored;
@@ -57,7 +57,7 @@ impl Feeds {
     }
 
     async fn look(&self, access: &Access, ours_too: bool) -> Result<(), AccessError> {
-        let is_own = access.is_own(&access.reading().await?);
+        let is_own = access.led().await?.is_own();
         let ours: Vec<PartitionId> = match &access.serving {
             Some(serving) if is_own => serving.board.snapshot().iter().map(|status| status.partition).collect(),
             _ => Vec::new(),
@@ -77,18 +77,18 @@ impl Feeds {
     }
 
     async fn look_at(&self, access: &Access, partition: PartitionId, ours: bool) -> Result<(), AccessError> {
-        let reading = access.reading().await?;
-        let Some(now) = reading.checkpoint(partition).await?.map(|checkpoint| checkpoint.next) else {
+        let led = access.led().await?;
+        let Some(now) = standing(&led, partition).await? else {
             return Ok(());
         };
         let told = self.lock().entry(partition).or_insert_with(Watched::new).told;
         if told == Some(now) {
             return Ok(());
         }
-        self.fetch(access, partition, told).await?;
+        self.fetch(&led, partition, told).await?;
         if !ours && self.changes.receiver_count() > 0 {
             match told {
-                Some(told) => self.fetch_documents(access, partition, told).await?,
+                Some(told) => self.fetch_documents(&led, partition, told).await?,
                 None => self.tell(Vec::new(), true),
             }
         }
@@ -109,12 +109,7 @@ impl Feeds {
     }
 
     /// Events that came since `told`, of entities that somebody follows.
-    async fn fetch(
-        &self,
-        access: &Access,
-        partition: PartitionId,
-        told: Option<NextOffset>,
-    ) -> Result<(), AccessError> {
+    async fn fetch(&self, led: &Led, partition: PartitionId, told: Option<NextOffset>) -> Result<(), AccessError> {
         let followed: Vec<(Entity, Arc<Feed>)> = match self.lock().get(&partition) {
             Some(watched) => watched
                 .feeds
@@ -126,9 +121,8 @@ impl Feeds {
         if followed.is_empty() {
             return Ok(());
         }
-        let store = access.reading().await?;
         let changed = match told {
-            Some(told) => Some(changed_since(access, partition, told).await?).filter(|all| all.len() < CHANGED_MAX),
+            Some(told) => Some(changed_since(led, partition, told).await?).filter(|all| all.len() < CHANGED_MAX),
             None => None,
         };
         for (entity, feed) in followed {
@@ -136,7 +130,8 @@ impl Feeds {
                 continue;
             }
             let after = feed.latest();
-            for entry in store
+            for entry in led
+                .of(&entity)
                 .events(partition, &entity, after, EVENTS_MAX, Duration::ZERO)
                 .await?
             {
@@ -147,36 +142,50 @@ impl Feeds {
     }
 
     /// Documents that changed since `told`, for those who listen to all changes.
-    async fn fetch_documents(
-        &self,
-        access: &Access,
-        partition: PartitionId,
-        told: NextOffset,
-    ) -> Result<(), AccessError> {
-        let changed = changed_since(access, partition, told).await?;
+    async fn fetch_documents(&self, led: &Led, partition: PartitionId, told: NextOffset) -> Result<(), AccessError> {
+        let changed = changed_since(led, partition, told).await?;
         let more = changed.len() > CHANGES_OF_A_BATCH_MAX;
         let entities: Vec<Entity> = changed.into_iter().take(CHANGES_OF_A_BATCH_MAX).collect();
-        let peeked = access.reading().await?.peek(partition, &entities).await?;
-        let found = entities.into_iter().zip(peeked.entities);
-        let documents = found.filter_map(|(entity, (stored, _))| match stored {
-            Stored::Document { json, .. } => Some((entity, json)),
-            _ => None,
-        });
-        self.tell(documents.collect(), more);
+        let mut documents = Vec::new();
+        for (is_other, store) in led.stores() {
+            let here: Vec<Entity> = entities
+                .iter()
+                .filter(|entity| led.is_away(entity) == is_other)
+                .cloned()
+                .collect();
+            let peeked = store.peek(partition, &here).await?;
+            let found = here.into_iter().zip(peeked.entities);
+            documents.extend(found.filter_map(|(entity, (stored, _))| match stored {
+                Stored::Document { json, .. } => Some((entity, json)),
+                _ => None,
+            }));
+        }
+        self.tell(documents, more);
         Ok(())
     }
 }
 
 /// Entities with an event at `since` or later, at most [`CHANGED_MAX`] of each kind.
-async fn changed_since(
-    access: &Access,
-    partition: PartitionId,
-    since: NextOffset,
-) -> Result<HashSet<Entity>, AccessError> {
-    let (mut changed, store) = (HashSet::new(), access.reading().await?);
-    for kind in Kind::ALL {
-        let found = store.indexed(partition, kind, since, CHANGED_MAX).await?;
-        changed.extend(found.into_iter().map(|(entity, _)| entity));
+async fn changed_since(led: &Led, partition: PartitionId, since: NextOffset) -> Result<HashSet<Entity>, AccessError> {
+    let mut changed = HashSet::new();
+    for (is_other, store) in led.stores() {
+        for kind in Kind::ALL {
+            let found = store.indexed(partition, kind, since, CHANGED_MAX).await?;
+            let found = found.into_iter().map(|(entity, _)| entity);
+            changed.extend(found.filter(|entity| led.is_away(entity) == is_other));
+        }
     }
     Ok(changed)
+}
+
+/// Up to where all namespaces are that readers may be led to.
+async fn standing(led: &Led, partition: PartitionId) -> Result<Option<NextOffset>, AccessError> {
+    let mut least: Option<NextOffset> = None;
+    for (_, store) in led.stores() {
+        let Some(checkpoint) = store.checkpoint(partition).await? else {
+            return Ok(None);
+        };
+        least = Some(least.map_or(checkpoint.next, |least| least.min(checkpoint.next)));
+    }
+    Ok(least)
 }

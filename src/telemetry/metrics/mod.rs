@@ -8,6 +8,7 @@ mod gauges;
 mod instruments;
 mod peers;
 mod process;
+mod rollout;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,8 @@ pub use instruments::Topics;
 use instruments::{Labelled, Messaging, Replays, build_info, gauge, lag_events, messages, provider, ratio, seconds};
 use peers::Peers;
 pub use peers::{KafkaStatistics, StoreMemory};
+pub use rollout::RolloutGauges;
+use rollout::Rollouts;
 
 /// All reasons of `khala_projection_drift_total`.
 pub const DRIFT_REASONS: [&str; 10] = [
@@ -63,6 +66,7 @@ pub struct Metrics {
     replay_horizon: Gauge<f64>,
     redactions: Labelled,
     published: Labelled,
+    rollouts: Rollouts,
     publish_duration: Histogram<f64>,
     consumed: Counter<u64>,
     sent: Counter<u64>,
@@ -134,6 +138,7 @@ impl Metrics {
                 "stage",
                 &REDACTION_STAGES,
             ),
+            rollouts: Rollouts::new(&meter),
             published: counted("khala.publish", "Events published.", "result", &PUBLISH_RESULTS),
             publish_duration: seconds(
                 &meter,

@@ -18,6 +18,11 @@ fn the_text_is_what_dashboards_hold_on_to() {
     metrics.audited(UNIX_EPOCH + std::time::Duration::from_hours(492_084));
     metrics.audit_progress(0.25);
     metrics.horizon(604_800.0);
+    metrics.rollout(Some(RolloutGauges {
+        percent: 25,
+        overdue_seconds: 2.0,
+        gates: vec![("drift".to_owned(), Some(1.0), 3.0)],
+    }));
     metrics.published("ok", 0.004, 7);
     metrics.consumed(8);
     metrics.sent(1);

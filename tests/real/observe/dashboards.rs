@@ -20,7 +20,10 @@ pub fn ask_all(prometheus: &Prometheus) -> usize {
             let title = panel["title"].as_str().unwrap_or_default();
             for target in panel["targets"].as_array().expect("targets") {
                 let query = target["expr"].as_str().unwrap_or_default();
+                // No rollout is under way here: its gauges have no series.
+                let is_rollout = query.contains("(khala_rollout_") && !query.contains("_total");
                 match prometheus.query(&filled(query)) {
+                    Ok(samples) if is_rollout && samples.is_empty() => {}
                     Ok(samples) if samples.iter().all(|(_, value)| value.is_nan()) => {
                         broken.push(format!("{}: {title}: no data: {query}", file.display()));
                     }

@@ -8,10 +8,11 @@ use crate::world::World;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/runbooks");
 /// These name a partition, a letter or drift that is only there when the alert is, or another program's tools.
-const NOT_HERE: [&str; 5] = [
+const NOT_HERE: [&str; 6] = [
     "docker ",
     "kafka-configs.sh ",
     "khala resume ",
+    "khala rollout ",
     "khala dead-letters show ",
     "curl -s http://localhost:7600/metrics | grep '^khala_projection_drift_total'",
 ];
