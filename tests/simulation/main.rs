@@ -14,6 +14,7 @@ mod part;
 mod projector;
 mod sea;
 mod seams;
+mod snapshot;
 mod world;
 
 use std::collections::BTreeMap;

@@ -112,6 +112,8 @@ pub struct State {
     pub cuts: u64,
     pub group: Option<u64>,
     pub dead_letters: u64,
+    /// Keys of what was appended to the documents topic.
+    pub appended: Vec<String>,
 }
 
 /// Shared by log, store and world.
@@ -131,6 +133,7 @@ impl Sea {
             cuts: 0,
             group: None,
             dead_letters: 0,
+            appended: Vec::new(),
         })))
     }
 

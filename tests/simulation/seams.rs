@@ -85,10 +85,17 @@ impl Log for SimLog {
         }))
     }
 
-    async fn append(&self, _role: Role, records: Vec<NewRecord>) -> Vec<Result<(PartitionId, Offset), LogError>> {
+    async fn append(&self, role: Role, records: Vec<NewRecord>) -> Vec<Result<(PartitionId, Offset), LogError>> {
         yield_once().await;
         let mut state = self.0.lock();
-        state.dead_letters += records.len() as u64;
+        if role == Role::Documents {
+            let keys = records.iter().filter_map(|record| record.key.clone());
+            state
+                .appended
+                .extend(keys.filter_map(|key| String::from_utf8(key).ok()));
+        } else {
+            state.dead_letters += records.len() as u64;
+        }
         records.iter().map(|_| Ok((PARTITION, Offset(0)))).collect()
     }
 

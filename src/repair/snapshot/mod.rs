@@ -2,11 +2,13 @@
 //! Written behind the commits, by whoever owns the partition; read when the store has nothing.
 //! Source: fuzzy checkpoints of ARIES: a marker says "as of here, and some are further on".
 
+mod file;
 mod level;
 mod restore;
 mod source;
 mod write;
 
+pub use self::file::write_file;
 pub use self::restore::{Restored, is_begun, restore};
 pub use self::source::{Source, lookup, written_up_to};
-pub use self::write::{Round, Snapshots, write_file};
+pub use self::write::{Round, Snapshots};

@@ -1,20 +1,16 @@
 //! Writes snapshots, off the hot path: the store's index tells what has changed, `peek` reads it.
-//! In: a partition that somebody projects. Out: documents in the topic (or a file), then a marker.
+//! In: a partition that somebody projects. Out: documents in the topic, then a marker.
 //! Invariant: a marker is appended only after the log has every document that changed since the marker before it.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
-
-use serde_json::value::RawValue;
-use tokio::io::{AsyncWriteExt, BufWriter};
 
 use super::super::site::{RepairError, now};
 use super::super::survey::last_record_of;
-use super::source::{Line, Source, file_error, hex, newest_marker};
+use super::source::{Source, newest_marker};
 use crate::log::{Log, NewRecord, Role};
 use crate::pure::batch::Stored;
-use crate::pure::checkpoint::Checkpoint;
+use crate::pure::checkpoint::{Checkpoint, Mark};
 use crate::pure::document::Document;
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::intent::Intent;
@@ -24,11 +20,13 @@ use crate::pure::snapshot::{Marker, Parts, Piece};
 use crate::store::Store;
 
 /// Documents read and written at once.
-const CHUNK: usize = 500;
+pub(super) const CHUNK: usize = 500;
 /// Names read at once.
 const NAMES: usize = 10_000;
 /// Another namespace whose marker is younger than this has the topic.
 const OTHERS_MS: i64 = 600_000;
+/// Marks of the history that are looked at.
+const MARKS: usize = 1_000;
 
 /// What a round did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +86,7 @@ impl Snapshots {
     /// # Errors
     /// Log or store do not answer; the next round begins where this one did.
     pub async fn round(&mut self) -> Result<Round, RepairError> {
+        let marks = self.store.history(self.partition, MARKS).await?; // before all else: see `still_stands`
         let Some(checkpoint) = self.settled().await? else {
             return Ok(Round::Nothing);
         };
@@ -117,21 +116,22 @@ impl Snapshots {
             snapshots: self,
             epoch,
             take: Take::All,
+            next: checkpoint.next,
+            stands: true,
             documents: 0,
             unreadable: Vec::new(),
         };
-        pass.changed(from, checkpoint.next).await?;
+        pass.changed(from).await?;
         let again: Vec<Entity> = aside.into_iter().map(|(entity, _)| entity).collect();
         for chunk in again.chunks(CHUNK) {
             pass.write(chunk).await?;
         }
-        let (documents, epoch, mut aside) = (pass.documents, pass.epoch, pass.unreadable);
+        let (documents, stands, epoch, mut aside) = (pass.documents, pass.stands, pass.epoch, pass.unreadable);
         aside.extend(self.store.parked(self.partition).await?);
         if self.newest().await?.map(|marker| marker.epoch) != before {
             return Ok(Round::Nothing); // somebody else began anew meanwhile
         }
-        let still = self.settled().await?;
-        if still.is_none_or(|still| still.next < checkpoint.next) {
+        if !stands || !self.still_stands(&marks, checkpoint.next).await? {
             return Ok(Round::Nothing); // documents went back meanwhile
         }
         let next = checkpoint.next;
@@ -163,10 +163,12 @@ impl Snapshots {
             snapshots: self,
             epoch: marker.epoch,
             take: Take::Terminal,
+            next: checkpoint.next,
+            stands: true,
             documents: 0,
             unreadable: Vec::new(),
         };
-        pass.changed(from, checkpoint.next).await?;
+        pass.changed(from).await?;
         let documents = pass.documents;
         self.terminals = checkpoint.next;
         Ok(documents)
@@ -189,11 +191,25 @@ impl Snapshots {
     /// The checkpoint, unless documents may be between two states.
     async fn settled(&self) -> Result<Option<Checkpoint>, RepairError> {
         let checkpoint = self.store.checkpoint(self.partition).await?;
-        let settled = |checkpoint: &Checkpoint| matches!(Intent::parse(&checkpoint.intent), Ok(intent) if !intent.as_ref().is_some_and(Intent::is_under_way));
-        Ok(checkpoint.filter(settled).map(|checkpoint| Checkpoint {
+        Ok(checkpoint.filter(is_settled).map(|checkpoint| Checkpoint {
             intent: String::new(),
             ..checkpoint
         }))
+    }
+
+    /// Whether no document went back since the history had these marks. Where the checkpoint is does not tell: a rewind
+    /// or a restore may have come and gone. But one leaves a lower mark, and the other begins a new history.
+    async fn still_stands(&self, marks: &[Mark], next: NextOffset) -> Result<bool, RepairError> {
+        if self.settled().await?.is_none_or(|still| still.next < next) {
+            return Ok(false);
+        }
+        let was_there = |mark: &Mark| {
+            let same = |old: &Mark| old.id == mark.id && old.checkpoint == mark.checkpoint;
+            marks.iter().any(same)
+        };
+        let now = self.store.history(self.partition, MARKS).await?;
+        let is_lower = |mark: &Mark| !mark.verified && mark.checkpoint.next < next && !was_there(mark);
+        Ok((marks.is_empty() || now.iter().any(was_there)) && !now.iter().any(is_lower))
     }
 
     /// Whether documents since the marker are all that is missing: it is ours, of this topic, and not cut off.
@@ -211,23 +227,31 @@ impl Snapshots {
     }
 }
 
+fn is_settled(checkpoint: &Checkpoint) -> bool {
+    matches!(Intent::parse(&checkpoint.intent), Ok(intent) if !intent.as_ref().is_some_and(Intent::is_under_way))
+}
+
 /// One pass over what has changed.
 struct Pass<'a> {
     snapshots: &'a Snapshots,
     epoch: String,
     take: Take,
+    /// Up to where what has changed is written.
+    next: NextOffset,
+    /// Whether the store was never seen below that, nor between two states.
+    stands: bool,
     documents: u64,
     /// Documents that cannot be read: as of their last place at best.
     unreadable: Vec<(Entity, Offset)>,
 }
 
 impl Pass<'_> {
-    /// Writes all that changed in `[from, to)`, whatever changed after.
-    async fn changed(&mut self, from: NextOffset, to: NextOffset) -> Result<(), RepairError> {
+    /// Writes all that changed since `from`.
+    async fn changed(&mut self, from: NextOffset) -> Result<(), RepairError> {
         let (store, partition) = (Arc::clone(&self.snapshots.store), self.snapshots.partition);
         for kind in Kind::ALL {
             let mut at = from;
-            while at < to {
+            while at < self.next {
                 let page = store.indexed(partition, kind, at, CHUNK).await?;
                 let Some((_, last)) = page.last() else { break };
                 at = last.next();
@@ -257,6 +281,8 @@ impl Pass<'_> {
     async fn write(&mut self, entities: &[Entity]) -> Result<(), RepairError> {
         let (log, partition) = (&self.snapshots.log, self.snapshots.partition);
         let peeked = self.snapshots.store.peek(partition, entities).await?;
+        let stands = |checkpoint: &Checkpoint| checkpoint.next >= self.next && is_settled(checkpoint);
+        self.stands &= peeked.checkpoint.as_ref().is_some_and(stands);
         let mut records = Vec::with_capacity(entities.len());
         for (entity, (stored, indexed)) in entities.iter().zip(peeked.entities) {
             if stored == Stored::Expired {
@@ -299,88 +325,4 @@ async fn append(log: &dyn Log, partition: PartitionId, parts: Vec<Parts>) -> Res
         result?;
     }
     Ok(())
-}
-
-/// Writes all documents of a partition into a file, then a marker; returns how many.
-///
-/// # Errors
-/// The store does not answer, or the file cannot be written.
-pub async fn write_file(
-    store: &dyn Store,
-    partition: PartitionId,
-    namespace: &str,
-    (path, file): (&Path, &mut BufWriter<tokio::fs::File>),
-) -> Result<Option<(u64, NextOffset)>, RepairError> {
-    let Some(checkpoint) = store.checkpoint(partition).await? else {
-        return Ok(None);
-    };
-    let epoch = format!("{:016x}", rand::random::<u64>());
-    let (mut documents, mut aside) = (0, store.parked(partition).await?);
-    for kind in Kind::ALL {
-        let mut at = NextOffset::START;
-        loop {
-            let page = store.indexed(partition, kind, at, CHUNK).await?;
-            let Some((_, last)) = page.last() else { break };
-            at = last.next();
-            let entities: Vec<Entity> = page.iter().map(|(entity, _)| entity.clone()).collect();
-            let peeked = store.peek(partition, &entities).await?;
-            for ((entity, offset), (stored, _)) in page.into_iter().zip(peeked.entities) {
-                if stored == Stored::Expired {
-                    continue;
-                }
-                let Stored::Document { json, state } = stored else {
-                    aside.push((entity, offset));
-                    continue;
-                };
-                let raw = std::str::from_utf8(&json)
-                    .ok()
-                    .and_then(|text| serde_json::from_str(text).ok());
-                let Some(raw) = raw else {
-                    aside.push((entity, offset));
-                    continue;
-                };
-                let line = Line {
-                    partition: partition.0,
-                    document: Some(raw),
-                    state: state.as_deref().map(hex),
-                    marker: None,
-                    subject: entity.subject().to_owned(),
-                    epoch: epoch.clone(),
-                };
-                write_line(&line, (path, file)).await?;
-                documents += 1;
-            }
-        }
-    }
-    let next = checkpoint.next;
-    let marker = Marker {
-        namespace: namespace.to_owned(),
-        epoch,
-        checkpoint: Checkpoint {
-            intent: String::new(),
-            ..checkpoint
-        },
-        aside,
-    };
-    let json = marker.json();
-    let raw: Option<&RawValue> = serde_json::from_slice(&json).ok();
-    let line = Line {
-        partition: partition.0,
-        document: None,
-        state: None,
-        marker: raw,
-        subject: String::new(),
-        epoch: String::new(),
-    };
-    write_line(&line, (path, file)).await?;
-    Ok(Some((documents, next)))
-}
-
-async fn write_line(
-    line: &Line<'_>,
-    (path, file): (&Path, &mut BufWriter<tokio::fs::File>),
-) -> Result<(), RepairError> {
-    let mut text = serde_json::to_vec(line).unwrap_or_default();
-    text.push(b'\n');
-    file.write_all(&text).await.map_err(|error| file_error(path, &error))
 }

@@ -1,0 +1,99 @@
+//! A snapshot round beside a store that is lost and restored: a marker is written only if the log has what it claims.
+
+use std::sync::Arc;
+
+use khala::pure::checkpoint::{Checkpoint, Mark};
+use khala::pure::document::Document;
+use khala::pure::entity::Entity;
+use khala::pure::event::decode_structured;
+use khala::pure::place::{NextOffset, Offset};
+use khala::pure::time::Time;
+use khala::repair::snapshot::{Round, Snapshots};
+
+use super::part::Part;
+use super::projector::{Task, poll};
+use super::sea::{PARTITION, Rates, Sea, Weak};
+use super::seams::{SimLog, SimStore};
+use crate::reference::messy::dice::Dice;
+
+const EVENT: &[u8] = br#"{"specversion":"1.0","id":"1","source":"s","type":"run.started","subject":"run/a","sequence":1,"data":{"thread_id":"t"}}"#;
+/// More polls than a round has.
+const POLLS: usize = 60;
+
+fn part(entity: &Entity, next: u64, mark: &str) -> Part {
+    let event = decode_structured(EVENT, 1 << 16).expect("an event");
+    let mut document = Document::new(entity.clone(), PARTITION);
+    document.apply(&event, Offset(0), 0);
+    let mut json = Vec::new();
+    document.render(Time::from_ms(0).expect("1970"), &mut json);
+    let checkpoint = Checkpoint::first(NextOffset(next), "id", 1);
+    let mut part = Part {
+        checkpoint: Some(checkpoint.clone()),
+        ..Part::default()
+    };
+    part.marks.push(Mark {
+        id: mark.to_owned(),
+        checkpoint,
+        verified: false,
+    });
+    part.documents.insert(entity.clone(), (json, None));
+    part.index.insert(entity.clone(), Offset(0));
+    part
+}
+
+/// One round; before poll `lost` the store has `meanwhile` only, and before poll `back` it has `then`.
+fn round(before: &Part, meanwhile: &Part, then: &Part, (lost, back): (usize, usize)) -> (Round, Vec<String>) {
+    let sea = Sea::new(Dice::new(1), Rates::CALM, Weak::Nothing);
+    sea.lock().part = before.clone();
+    let (log, store) = (Arc::new(SimLog(sea.clone())), Arc::new(SimStore(sea.clone())));
+    let mut task: Task<_> = Box::pin(async move {
+        Snapshots::new(log, store, "khala", PARTITION)
+            .round()
+            .await
+            .expect("a calm sea")
+    });
+    for at in 0..POLLS {
+        if at == lost {
+            sea.lock().part = meanwhile.clone();
+        }
+        if at == back {
+            sea.lock().part = then.clone();
+        }
+        if let Some(done) = poll(&mut task) {
+            return (done, sea.lock().appended.clone());
+        }
+    }
+    panic!("a round of more than {POLLS} polls");
+}
+
+#[test]
+fn a_round_beside_a_lost_and_restored_store_claims_nothing_that_it_did_not_write() {
+    let entity = Entity::parse("run/a").expect("a subject");
+    let (before, restored) = (part(&entity, 1, "before"), part(&entity, 1, "restored"));
+    let mut rewinding = part(&entity, 0, "before");
+    (rewinding.documents, rewinding.index) = Default::default();
+    let mut redone = before.clone(); // a rewind leaves a mark where it went to
+    redone.marks.push(Mark {
+        id: "rewound".to_owned(),
+        ..rewinding.marks[0].clone()
+    });
+    let calm = round(&before, &before, &before, (POLLS, POLLS));
+    assert!(matches!(calm.0, Round::Written { documents: 1, .. }), "{calm:?}");
+    let mut given_up = 0;
+    for lost in 0..POLLS {
+        for back in lost + 1..=POLLS {
+            for (meanwhile, then) in [(&Part::default(), &restored), (&rewinding, &redone)] {
+                let (done, appended) = round(&before, meanwhile, then, (lost, back));
+                let wrote = appended.iter().any(|key| key == entity.subject());
+                match done {
+                    Round::Written {
+                        next: NextOffset(0), ..
+                    } => assert!(lost <= 2, "begun at the start"),
+                    Round::Written { .. } => assert!(wrote, "lost at {lost}, back at {back}: {appended:?}"),
+                    _ => given_up += 1,
+                }
+            }
+        }
+    }
+    assert!(given_up > 0, "no round met the loss");
+}
