@@ -139,6 +139,27 @@ fn a_cursor_below_what_is_kept_gets_the_floor_and_a_plan_that_works() {
 }
 
 #[test]
+fn a_key_of_another_type_gives_way_to_the_stream() {
+    let world = World::new("foreign", 1, 100, Keeps::Dumps);
+    let khala = Khala::start(world.dir(), &world.cluster, "one", &["--events-kept", "10"]);
+    let http = khala.http();
+    let _: String = world
+        .redis
+        .ask(&["SET", &world.key(0, "events:run_summary:a"), "not a stream"]);
+    let events: Vec<String> = (1..=30).map(|n| event("run/a", n, "run.delta", "{}")).collect();
+    let body = format!("[{}]", events.join(","));
+    assert_eq!(
+        post(http, "/v1/events?wait=projected&timeout=30s", &[MANY], body.as_bytes()).status,
+        200
+    );
+    let page = get(http, "/v1/runs/a/events?after=20", &[("accept", "application/json")]).json();
+    assert_eq!(
+        (page["events"].as_array().map(Vec::len), &page["next_after"]),
+        (Some(10), &json!(30))
+    );
+}
+
+#[test]
 fn changes_of_all_documents_are_followed_from_any_process() {
     let world = World::new("changes", 4, 100, Keeps::Dumps);
     let (one, two) = (world.khala("one"), world.khala("two"));

@@ -24,7 +24,7 @@ impl RedisStore {
         call.argument(self.settings.events_kept.to_string());
         call.argument(self.settings.history_kept.to_string());
         call.argument(if batch.mark { "1" } else { "" });
-        let streams = by_entity(batch);
+        let streams = by_entity(batch, self.settings.events_kept as usize);
         let states = batch
             .documents
             .iter()
@@ -83,8 +83,9 @@ impl RedisStore {
     }
 }
 
-/// Places of each entity's events, in order of `seq`: so they stand in a batch.
-fn by_entity(batch: &Batch) -> Vec<Vec<usize>> {
+/// Places of each entity's events, in order of `seq`: so they stand in a batch. Those before the last `kept` are left
+/// out: the same script would trim them.
+fn by_entity(batch: &Batch, kept: usize) -> Vec<Vec<usize>> {
     let mut streams: Vec<Vec<usize>> = Vec::new();
     let mut known: HashMap<&str, usize> = HashMap::new();
     for (place, event) in batch.events.iter().enumerate() {
@@ -93,6 +94,9 @@ fn by_entity(batch: &Batch) -> Vec<Vec<usize>> {
             Some(places) => places.push(place),
             None => streams.push(vec![place]),
         }
+    }
+    for places in &mut streams {
+        places.drain(..places.len().saturating_sub(kept.max(1)));
     }
     streams
 }
