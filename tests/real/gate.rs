@@ -186,6 +186,8 @@ fn drills_on_kafka_and_redis_pass_and_leave_nothing() {
     );
     let restored = drilled(&world.cluster, "restore", &["--i-know"]);
     assert_ne!(found(&restored, "restore", "partitions restored from a snapshot"), "0");
+    let rolled_back = drilled(&world.cluster, "rollback", &[]);
+    assert_eq!(found(&rolled_back, "rollback", "it rolled back by itself"), "yes");
     let moved = drilled(&world.cluster, "rebalance", &[]);
     assert_eq!(found(&moved, "rebalance", "publications refused"), "0");
     assert_eq!(world.redis.ask::<i64>(&["DBSIZE"]), 0);
@@ -205,6 +207,7 @@ fn drills_on_the_embedded_default_pass_and_what_they_cannot_do_they_refuse() {
     }
     let refused = [
         (&["drill", "zombie"][..], "has one process"),
+        (&["drill", "rollback"], "has one process"),
         (&["drill", "sink-rollback", "--i-know"], "only a Redis"),
         (&["drill", "restore", "--i-know"], "only a Redis"),
         (

@@ -5,6 +5,7 @@
 mod faults;
 mod member;
 mod restore;
+mod rollback;
 mod traffic;
 
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ pub(super) enum Fault {
     SinkRollback,
     /// The store is lost, and the log has forgotten the beginning (Kafka and Redis; needs --i-know)
     Restore,
+    /// A candidate with a defect is rolled out: the gates lead readers back (Kafka and Redis)
+    Rollback,
     /// Everything is replayed from the log's start, under traffic
     Replay,
     /// A second projector joins and leaves
@@ -46,6 +49,7 @@ impl Fault {
             Self::Zombie => "zombie",
             Self::SinkRollback => "sink-rollback",
             Self::Restore => "restore",
+            Self::Rollback => "rollback",
             Self::Replay => "replay",
             Self::Rebalance => "rebalance",
         }
@@ -74,6 +78,10 @@ impl Fault {
                 "Under traffic, a snapshot is written; then this drill's own topic forgets what is in it, and all keys of \
                  its own namespace are deleted. They come back from the snapshot and the log."
             }
+            Self::Rollback => {
+                "Under traffic, readers of this drill's own namespace are led to a candidate whose settings change what \
+                 documents say. A gate must break, and lead them back."
+            }
             Self::Replay => {
                 "Under traffic, all documents of this drill's own namespace go back to the log's start and are redone. \
                  They come out the same."
@@ -90,7 +98,7 @@ impl Fault {
 pub(super) const HELP: &str = "Examples:\n  khala drill sink-outage\n  \
         khala drill kill --rate 500 --for 20s --report reports\n  \
         khala drill sink-rollback --i-know --log kafka://localhost:9092 --store redis://localhost:6379\n\n\
-        It makes a topic, a namespace and a group of its own and removes them. zombie and rebalance need Kafka and\n\
+        It makes a topic, a namespace and a group of its own and removes them. zombie, rebalance and rollback need Kafka and\n\
         Redis, restore too, sink-rollback needs Redis. Exit code 3: FAIL.";
 
 #[derive(clap::Args)]
@@ -133,7 +141,7 @@ pub(super) async fn run(args: DrillArgs, context: &Context) -> Result<Exit, Fail
     }
     let fault = args.name;
     let place = Place::new("drill", &context.settings);
-    let needs_servers = matches!(fault, Fault::Zombie | Fault::Rebalance);
+    let needs_servers = matches!(fault, Fault::Zombie | Fault::Rebalance | Fault::Rollback);
     if needs_servers && place.is_embedded() {
         let message = format!("{}: an embedded directory has one process", fault.name());
         return Err(Failure::usage(message).hint("name servers: --log kafka://… --store redis://…"));
@@ -195,6 +203,7 @@ async fn played(args: &DrillArgs, place: &Place) -> Result<Vec<Check>, Failure> 
         Fault::Zombie => faults::zombie(args, place).await,
         Fault::SinkRollback => faults::sink_rollback(args, place).await,
         Fault::Restore => restore::restore(args, place).await,
+        Fault::Rollback => rollback::rollback(args, place).await,
         Fault::Replay => faults::replay(args, place).await,
         Fault::Rebalance => faults::rebalance(args, place).await,
     }
