@@ -119,7 +119,7 @@ async fn played(args: &DrillArgs, live: &Place, defective: &Place) -> Result<Vec
     };
     system.truth.start_rollout(&start, "operator/drill").await?;
     let began = Instant::now();
-    let (step, decided) = until_back(&system, args.settle).await?;
+    let (last_step, decided) = until_back(&system, args.settle).await?;
     tokio::time::sleep(WATCHED_AFTER).await;
     stop.cancel();
     let answers = readers.join_next().await.ok_or_else(|| failed("nobody reads"))?;
@@ -137,10 +137,10 @@ async fn played(args: &DrillArgs, live: &Place, defective: &Place) -> Result<Vec
             "from the start until the gate broke",
             format!("{} ms", (decided - began).as_millis()),
         ),
-        Check::told("why", &step.why),
+        Check::told("why", &last_step.why),
         Check::is(
             "it rolled back by itself",
-            step.did == "rollback" && step.who.starts_with("leader/"),
+            last_step.did == "rollback" && last_step.who.starts_with("leader/"),
         ),
         Check::told("answers that were right", answers.right),
         Check::told("wrong answers served before", answers.wrong),
