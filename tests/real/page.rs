@@ -6,7 +6,7 @@ use super::openapi::{must_pass, python};
 use super::web::get;
 use super::world::World;
 use crate::reference::messy::Message;
-use crate::support::khala::Khala;
+use crate::support::khala::{Cluster, Khala};
 use crate::support::redis_server::Keeps;
 use crate::support::wait::{eventually, seconds};
 
@@ -46,8 +46,21 @@ fn an_operator_sees_what_is_wrong_and_puts_it_right() {
         if is_held { Ok(()) } else { Err(answer.text) }
     });
 
+    // The candidate of a rollout; nothing holds it.
+    let candidate = Cluster {
+        namespace: "page-2".to_owned(),
+        ..world.cluster.clone()
+    };
+    let other = Khala::start(
+        world.dir(),
+        &candidate,
+        "two",
+        &["--dead-letter-share-records", "1000000"],
+    );
+
     let pictures = std::env::var("KHALA_PICTURES").unwrap_or_else(|_| world.dir().display().to_string());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts/page.py");
     let url = format!("http://{}", khala.http());
     must_pass(Command::new(python("python")).args([script, &url, "0perate", &pictures, &khala.pid().to_string()]));
+    assert_eq!(other.term(), Some(0));
 }

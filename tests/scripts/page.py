@@ -1,6 +1,7 @@
 """The operator's page in a real Chromium: each view, what an operator does, and what he is told when things are wrong.
 
-page.py URL TOKEN FOLDER PID: the server (process PID) has a held partition, runs and dead letters; screenshots go to FOLDER.
+page.py URL TOKEN FOLDER PID: the server (process PID) has a held partition, runs and dead letters, and a
+second one projects namespace page-2; screenshots go to FOLDER.
 """
 
 import json
@@ -138,6 +139,54 @@ def checkpoints(page):
     dialog.get_by_role("button", name="Close").click()
 
 
+def start_rollout():
+    """Readers of half of the entities are led to `page-2`, which a second server projects; documents decide alone."""
+    plan = """[gates]
+read_latency_p95_ms_max = 60000
+lag_p95_events_max = 1000000
+drift_max = 1000000
+read_errors_max = 1000000
+[[stage]]
+name = "half"
+percent = 50
+hold = "1h"
+[[stage]]
+name = "all"
+percent = 100
+hold = "1h"
+"""
+    body = json.dumps({"candidate": "page-2", "plan": plan}).encode()
+    headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
+    with urllib.request.urlopen(urllib.request.Request(url + "/v1/rollout/start", body, headers), timeout=60) as answer:
+        assert answer.status == 200, answer.read()
+
+
+def rollout(page):
+    page.keyboard.press("6")
+    expect(page.locator("#main")).to_contain_text("There is no rollout.")
+    expect(page.locator("#main")).to_contain_text("khala rollout start --candidate")
+    start_rollout()
+    page.keyboard.press("1")
+    page.keyboard.press("6")
+    expect(page.locator("h1 .tag")).to_have_text("rolling")
+    expect(page.locator("#main")).to_contain_text("stage half, 50 % of the entities")
+    expect(page.locator("tr", has_text="parity").locator(".tag")).to_have_text("ok")
+    page.screenshot(path=f"{folder}/rollout.png", full_page=True)
+    page.get_by_role("button", name="Pause").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Do it").click()
+    expect(dialog).to_contain_text("Done.")
+    dialog.get_by_role("button", name="Close").click()
+    expect(page.locator("h1 .tag")).to_have_text("paused")
+    page.get_by_role("button", name="Roll back").click()
+    dialog.get_by_role("button", name="Do it").click()
+    expect(dialog).to_contain_text("Done.")
+    dialog.get_by_role("button", name="Close").click()
+    expect(page.locator("h1 .tag")).to_have_text("rolled back")
+    expect(page.get_by_role("button", name="Roll back")).to_have_count(0)
+    page.screenshot(path=f"{folder}/rolled-back.png", full_page=True)
+
+
 def disconnected(page):
     page.keyboard.press("1")
     os.kill(int(pid), signal.SIGTERM)
@@ -160,11 +209,11 @@ with sync_playwright() as playwright:
         if scheme == "light":
             publish(1, "run.started", {"owner_user_id": "ada"})
             publish(2, "run.delta", {"delta": "hello"})
-            for view in [fleet, runs, one_run, workers, nothing_and_trouble, dead_letters, checkpoints]:
+            for view in [fleet, runs, one_run, workers, nothing_and_trouble, dead_letters, checkpoints, rollout]:
                 view(page)
             context.close()
             continue
-        for number, name in enumerate(["fleet", "runs", "workers", "dead-letters", "checkpoints"], 1):
+        for number, name in enumerate(["fleet", "runs", "workers", "dead-letters", "checkpoints", "rollout"], 1):
             page.keyboard.press(str(number))
             expect(page.locator("table tbody tr").first).to_be_visible()
             wide = page.evaluate("document.documentElement.scrollWidth")
