@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::rollout::Seen;
@@ -182,14 +181,10 @@ impl Access {
         memory: &mut Memory,
     ) -> Result<Values, AccessError> {
         let partitions = self.partitions().await?;
-        let lags = partitions.iter().map(|&partition| async move {
-            let end = self.log.bounds(partition).await?.end;
-            let at = candidate.checkpoint(partition).await?.map(|checkpoint| checkpoint.next);
-            Ok::<_, AccessError>(at.unwrap_or(NextOffset::START).until(end))
-        });
-        let lag: u64 = try_join_all(lags).await?.iter().sum();
-        keep(&mut memory.lags, lag as f64);
-        let health = candidate.note(Note::Health).await?;
+        if let Some(lag) = self.lag(&partitions, candidate).await? {
+            keep(&mut memory.lags, lag as f64);
+        }
+        let health = candidate.note(Note::Health).await.unwrap_or_default();
         let health: BTreeMap<String, HealthRow> = health
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default();
@@ -210,6 +205,31 @@ impl Access {
             lag_p95_events: (memory.lags.len() >= LOOKS_MIN).then(|| p95(&memory.lags)),
             read_latency_p95_ms: reads.map(|(_, p95_ms)| p95_ms),
         })
+    }
+
+    /// Events that the candidate is behind; `None`: it can't be read, which counts as failed reads.
+    async fn lag(&self, partitions: &[PartitionId], candidate: &dyn Store) -> Result<Option<u64>, AccessError> {
+        let mut lag = Some(0);
+        for &partition in partitions {
+            let end = self.log.bounds(partition).await?.end;
+            let began = Instant::now();
+            let Ok(checkpoint) = candidate.checkpoint(partition).await else {
+                self.failed(partition, began).await?;
+                lag = None;
+                continue;
+            };
+            let next = checkpoint.map_or(NextOffset::START, |checkpoint| checkpoint.next);
+            lag = lag.map(|lag| lag + next.until(end));
+        }
+        Ok(lag)
+    }
+
+    /// Counts a read of the candidate that failed, unless the store fails for all.
+    async fn failed(&self, partition: PartitionId, began: Instant) -> Result<(), AccessError> {
+        let took = began.elapsed();
+        self.store.checkpoint(partition).await?;
+        self.route.reads.add(false, took);
+        Ok(())
     }
 
     /// Compares what has changed since the last look, what was on the move or suspect then, and a sample.
@@ -249,8 +269,11 @@ impl Access {
         let mut moving = BTreeSet::new();
         let began = Instant::now();
         let compared = compare_entities((&*self.store, candidate), partition, &entities, &mut moving).await;
-        self.route.reads.add(compared.is_ok(), began.elapsed());
-        let parity = compared?;
+        let Ok(parity) = compared else {
+            memory.again.insert(partition, entities.into_iter().collect());
+            return self.failed(partition, began).await;
+        };
+        self.route.reads.add(true, began.elapsed());
         memory.compared += parity.documents;
         let differ: BTreeSet<String> = parity.differ.into_iter().map(|row| row.document_id).collect();
         for entity in entities {

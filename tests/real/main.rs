@@ -40,6 +40,7 @@ mod redaction;
 mod redrive;
 mod rewind;
 mod rollout;
+mod rollout_gates;
 mod servers;
 mod sink_faults;
 mod sink_network;

@@ -16,7 +16,7 @@ use crate::support::wait::{eventually, seconds};
 /// Readers follow the route so fast.
 const FOLLOW_MAX: Duration = Duration::from_millis(250);
 
-fn beside(world: &World) -> Cluster {
+pub fn beside(world: &World) -> Cluster {
     Cluster {
         namespace: format!("{}-2", world.cluster.namespace),
         ..world.cluster.clone()
@@ -24,10 +24,15 @@ fn beside(world: &World) -> Cluster {
 }
 
 /// A plan of two stages and all, with these lines among its gates.
-fn plan(dir: &Path, allow: &str, hold: &str, gates: &str) -> PathBuf {
+pub fn plan(dir: &Path, allow: &str, hold: &str, gates: &str) -> PathBuf {
     let stages = [0, 50, 100].map(|percent| format!("[[stage]]\npercent = {percent}\nhold = \"{hold}\"\n"));
+    let latency = if gates.contains("read_latency_p95_ms_max") {
+        ""
+    } else {
+        "read_latency_p95_ms_max = 60000\n"
+    };
     let text = format!(
-        "allow = [{allow}]\n[gates]\nparity_sample = 1000\nread_latency_p95_ms_max = 60000\n{gates}\n{}",
+        "allow = [{allow}]\n[gates]\nparity_sample = 1000\n{latency}{gates}\n{}",
         stages.join("\n")
     );
     let path = dir.join("rollout.toml");
@@ -36,7 +41,7 @@ fn plan(dir: &Path, allow: &str, hold: &str, gates: &str) -> PathBuf {
 }
 
 /// Exit code, the JSON, and what stderr said.
-fn rollout(cluster: &Cluster, words: &[&str]) -> (Option<i32>, Value, String) {
+pub fn rollout(cluster: &Cluster, words: &[&str]) -> (Option<i32>, Value, String) {
     let output = run(cluster, &[&["rollout"], words, &["--json"]].concat(), "");
     (
         output.status.code(),
@@ -45,20 +50,20 @@ fn rollout(cluster: &Cluster, words: &[&str]) -> (Option<i32>, Value, String) {
     )
 }
 
-fn start(world: &World, plan: &Path) -> (Option<i32>, Value, String) {
+pub fn start(world: &World, plan: &Path) -> (Option<i32>, Value, String) {
     let candidate = beside(world).namespace;
     let plan = plan.display().to_string();
     rollout(&world.cluster, &["start", "--candidate", &candidate, "--plan", &plan])
 }
 
-fn report(khala: &Khala) -> Value {
+pub fn report(khala: &Khala) -> Value {
     let (status, text) = khala.get("/v1/rollout").expect("an answer");
     assert_eq!(status, 200, "{text}");
     serde_json::from_str(&text).expect("JSON")
 }
 
 /// Waits until a process leads and has measured.
-fn led(khala: &Khala) {
+pub fn led(khala: &Khala) {
     eventually("somebody leads", seconds(60), || {
         let now = report(khala);
         let parity = &now["leader"]["gates"][0]["value"];
@@ -67,7 +72,7 @@ fn led(khala: &Khala) {
 }
 
 /// All runs of one answer: whether each is the candidate's.
-fn listed(khala: &Khala) -> BTreeMap<String, bool> {
+pub fn listed(khala: &Khala) -> BTreeMap<String, bool> {
     let (status, text) = khala.get("/v1/runs?limit=1000").expect("an answer");
     let page: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((status, &page["cursor"]), (200, &Value::Null), "{text}");
@@ -80,13 +85,13 @@ fn listed(khala: &Khala) -> BTreeMap<String, bool> {
     found
 }
 
-fn away(listed: &BTreeMap<String, bool>) -> BTreeSet<String> {
+pub fn away(listed: &BTreeMap<String, bool>) -> BTreeSet<String> {
     let away = listed.iter().filter(|(_, away)| **away);
     away.map(|(id, _)| id.clone()).collect()
 }
 
 /// Marks documents of the candidate, so that an answer tells where it is from.
-fn mark(world: &World, how_many: usize) {
+pub fn mark(world: &World, how_many: usize) {
     let tag = format!("{{{}:*}}:run_summary:*", beside(world).namespace);
     let keys: Vec<String> = world.redis.ask(&["KEYS", &tag]);
     for key in keys.iter().take(how_many) {
@@ -97,7 +102,7 @@ fn mark(world: &World, how_many: usize) {
 }
 
 /// Ends readers, also when the test fails.
-struct Done<'a>(&'a AtomicBool);
+pub struct Done<'a>(pub &'a AtomicBool);
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
@@ -106,7 +111,7 @@ impl Drop for Done<'_> {
 }
 
 /// Waits until the candidate has all that the namespace has.
-fn level(world: &World) {
+pub fn level(world: &World) {
     let other = beside(world).namespace;
     eventually("the candidate has all", seconds(60), || {
         let offset = |p| -> Option<String> {
@@ -192,7 +197,7 @@ fn readers_follow_each_stage_at_once_and_no_answer_mixes() {
 }
 
 /// Which runs are led away once that has changed, which must be soon.
-fn follow(khala: &Khala, before: &BTreeSet<String>) -> BTreeSet<String> {
+pub fn follow(khala: &Khala, before: &BTreeSet<String>) -> BTreeSet<String> {
     let changed = Instant::now();
     loop {
         let asked = changed.elapsed();
