@@ -26,6 +26,8 @@ const READS_KEPT: usize = 512;
 pub struct Led {
     own: Arc<dyn Store>,
     other: Option<(Arc<CohortRoute>, Arc<dyn Store>)>,
+    /// Counts up with each other view of this process.
+    number: u64,
 }
 
 impl Led {
@@ -42,6 +44,20 @@ impl Led {
     #[must_use]
     pub fn is_away(&self, entity: &Entity) -> bool {
         self.other.as_ref().is_some_and(|(route, _)| route.leads(entity))
+    }
+
+    /// The namespace that readers of this entity are led to; `None`: this one.
+    #[must_use]
+    pub fn source(&self, entity: &Entity) -> Option<&str> {
+        self.told()
+            .filter(|route| route.leads(entity))
+            .map(|route| route.candidate.as_str())
+    }
+
+    /// Whether this view is newer than `other`.
+    #[must_use]
+    pub fn is_newer(&self, other: &Self) -> bool {
+        self.number > other.number
     }
 
     /// Whether all readers get documents of this namespace itself.
@@ -111,7 +127,7 @@ pub struct Route {
 
 impl Access {
     /// Where readers get documents: of another namespace, once `rebuild --swap` or a rollout has led them there. An
-    /// answer that does not come leaves the route as it was; a namespace that is behind is not gone over to.
+    /// answer that does not come leaves the route as it was; another namespace that is behind is not gone over to.
     ///
     /// # Errors
     /// The store does not answer, or the route names what is no namespace.
@@ -143,7 +159,7 @@ impl Access {
         self.route.last.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The view of a new route; the one before, if the namespace that readers are led to is behind.
+    /// The view of a new route; the one before, if another namespace that readers are led to is behind.
     async fn lead(&self, before: Option<Led>, told: Option<CohortRoute>) -> Result<Led, AccessError> {
         let known = before.as_ref().and_then(|before| before.other.as_ref());
         let other = match told {
@@ -159,12 +175,12 @@ impl Access {
         let led = Led {
             own: Arc::clone(&self.store),
             other,
+            number: before.as_ref().map_or(0, |before| before.number + 1),
         };
         if let Some(before) = &before {
             let is_level = self.are_level(before, &led).await.unwrap_or(false);
-            // Readers of a share are led back at once, whatever they have seen: that is what a rollback is for.
-            let is_rollback = before.told().is_some_and(|route| route.percent < 100) && led.is_own();
-            if !is_level && !is_rollback {
+            // The way back is never barred, whatever readers have seen: that is what a rollback is for.
+            if !is_level && !led.is_own() {
                 return Ok(before.clone());
             }
         }

@@ -1,6 +1,7 @@
 //! `GET /v1/stream`: documents as they change, over all runs and workers; what dashboards follow.
-//! In: `kind`, `status`. Out: `event: document` for each, `event: reset` when some were passed over (list anew).
-//! Invariant: a listener that is too slow is told so, and holds nobody up.
+//! In: `kind`, `status`. Out: `event: document` for each, `event: reset` when some were passed over, or readers are led
+//! to another namespace (list anew). Invariant: a listener that is too slow is told so, and holds nobody up; behind a
+//! reset nothing comes that was read by the route before it.
 
 use std::time::Duration;
 
@@ -62,8 +63,9 @@ pub(super) async fn follow(
             return Err(error);
         }
     }
+    let led = app.access.led().await?;
     let stream = Stream {
-        listening: app.feeds.listen(),
+        listening: app.feeds.listen(&led),
         app,
         caller,
         kind,

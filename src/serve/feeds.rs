@@ -32,9 +32,13 @@ pub(super) struct Changes {
     pub more: bool,
 }
 
+/// The namespace that a feed is of; `None`: this server's.
+type Source = Option<String>;
+
 /// What somebody waits for in one partition.
 struct Watched {
-    feeds: HashMap<Entity, Arc<Feed>>,
+    /// Of each namespace that readers are or were led to.
+    feeds: HashMap<Source, HashMap<Entity, Arc<Feed>>>,
     /// Readers and waiters.
     guests: usize,
     /// Up to where news were told; `None`: not known, so everything may be news.
@@ -44,6 +48,8 @@ struct Watched {
 
 /// All feeds of this process.
 pub(super) struct Feeds {
+    /// The view of the route under which changes are told. Locked before `watched`.
+    view: Mutex<Option<Led>>,
     watched: Mutex<BTreeMap<PartitionId, Watched>>,
     changes: broadcast::Sender<Arc<Changes>>,
     /// Guests and listeners: while there is none, a commit costs one look at this number.
@@ -56,6 +62,7 @@ pub(super) struct Feeds {
 impl Feeds {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
+            view: Mutex::default(),
             watched: Mutex::default(),
             changes: broadcast::channel(CHANGES_QUEUE).0,
             interest: AtomicUsize::new(0),
@@ -68,18 +75,55 @@ impl Feeds {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows an entity of which everything up to seq `after` is known already.
-    pub(super) fn follow(self: &Arc<Self>, partition: PartitionId, entity: &Entity, after: u64) -> Following {
+    fn view(&self) -> MutexGuard<'_, Option<Led>> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on news are told as this view has them. Who listens to all changes lists anew, and readers of single
+    /// entities look whether they are led elsewhere.
+    pub(super) fn see(&self, led: &Led) {
+        let mut view = self.view();
+        let is_first = view.is_none();
+        if view.as_ref().is_some_and(|view| !led.is_newer(view)) {
+            return;
+        }
+        *view = Some(led.clone());
+        if is_first {
+            return; // nothing was told before
+        }
+        for watched in self.lock().values_mut() {
+            watched.told = None;
+            watched
+                .feeds
+                .values()
+                .flat_map(HashMap::values)
+                .for_each(|feed| feed.wake());
+        }
+        self.tell(Vec::new(), true);
+    }
+
+    /// Follows an entity, as this view has it, of which everything up to seq `after` is known already.
+    pub(super) fn follow(
+        self: &Arc<Self>,
+        partition: PartitionId,
+        (led, entity): (&Led, &Entity),
+        after: u64,
+    ) -> Following {
+        self.see(led);
         let guest = self.guest(partition);
         let mut watched = self.lock();
-        let feeds = &mut watched.entry(partition).or_insert_with(Watched::new).feeds;
-        let feed = feeds
+        let source = led.source(entity).map(str::to_owned);
+        let all = &mut watched.entry(partition).or_insert_with(Watched::new).feeds;
+        let feed = all
+            .entry(source.clone())
+            .or_default()
             .entry(entity.clone())
             .or_insert_with(|| Arc::new(Feed::new(after, Arc::clone(&self.kept_bytes))));
         feed.followed();
         Following {
             feed: Arc::clone(feed),
             news: feed.news(),
+            source,
             entity: entity.clone(),
             guest,
         }
@@ -94,8 +138,9 @@ impl Feeds {
         (guest, position)
     }
 
-    /// Hears of every changed document.
-    pub(super) fn listen(self: &Arc<Self>) -> Listening {
+    /// Hears of every changed document, as this view has it, until another one is told by a reset.
+    pub(super) fn listen(self: &Arc<Self>, led: &Led) -> Listening {
+        self.see(led);
         self.interest.fetch_add(1, Ordering::SeqCst);
         self.awake.notify_one();
         Listening {
@@ -115,26 +160,30 @@ impl Feeds {
     }
 
     /// A batch of ours is in the store.
-    pub(super) fn committed(&self, partition: PartitionId, batch: &Batch, led: Option<&Led>) {
+    pub(super) fn committed(&self, partition: PartitionId, batch: &Batch) {
         if self.interest.load(Ordering::SeqCst) == 0 {
             return;
         }
-        if led.is_some_and(|led| !led.is_own()) {
-            return; // who looks at the store sees to it: some readers are led elsewhere
-        }
+        let view = self.view(); // held, so that nothing of ours is told once another view is
+        // Who looks at the store sees to the rest, while some readers are led elsewhere.
+        let is_own = view.as_ref().is_none_or(Led::is_own);
         if let Some(watched) = self.lock().get_mut(&partition) {
-            for event in &batch.events {
-                if let Some(feed) = watched.feeds.get(&event.entity) {
-                    feed.commit(event.seq, batch.text(&event.json));
+            if let Some(feeds) = watched.feeds.get(&None) {
+                for event in &batch.events {
+                    if let Some(feed) = feeds.get(&event.entity) {
+                        feed.commit(event.seq, batch.text(&event.json));
+                    }
                 }
             }
-            let before = batch.expected.as_ref().map(|expected| expected.next);
-            if watched.told == before {
-                watched.told = Some(batch.checkpoint.next);
+            if is_own {
+                let before = batch.expected.as_ref().map(|expected| expected.next);
+                if watched.told == before {
+                    watched.told = Some(batch.checkpoint.next);
+                }
+                watched.position.send_replace(Some(batch.checkpoint.next));
             }
-            watched.position.send_replace(Some(batch.checkpoint.next));
         }
-        if self.changes.receiver_count() > 0 {
+        if is_own && self.changes.receiver_count() > 0 {
             let documents = batch.documents.iter().rev().take(CHANGES_OF_A_BATCH_MAX);
             let documents = documents.map(|write| (write.entity.clone(), batch.text(&write.json).to_vec()));
             self.tell(documents.collect(), batch.documents.len() > CHANGES_OF_A_BATCH_MAX);
@@ -183,6 +232,7 @@ pub(super) struct Following {
     pub feed: Arc<Feed>,
     /// Changes with every piece of news.
     pub news: watch::Receiver<u64>,
+    source: Source,
     entity: Entity,
     guest: Guest,
 }
@@ -192,8 +242,13 @@ impl Drop for Following {
         let mut all = self.guest.feeds.lock();
         if let Some(watched) = all.get_mut(&self.guest.partition) {
             // The last follower takes the feed with it.
-            if self.feed.left() == 0 {
-                watched.feeds.remove(&self.entity);
+            if self.feed.left() == 0
+                && let Some(feeds) = watched.feeds.get_mut(&self.source)
+            {
+                feeds.remove(&self.entity);
+                if feeds.is_empty() {
+                    watched.feeds.remove(&self.source);
+                }
             }
         }
     }

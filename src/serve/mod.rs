@@ -113,9 +113,9 @@ pub async fn run_on(
         stop: http_stop.clone(),
         started: Instant::now(),
     };
-    let (feeds, listening, reading) = (Arc::clone(&app.feeds), Arc::clone(&app.feeds), access.clone());
+    let (feeds, listening) = (Arc::clone(&app.feeds), Arc::clone(&app.feeds));
     serving.board.listen(Box::new(move |partition, batch| {
-        listening.committed(partition, batch, reading.led_last().as_ref());
+        listening.committed(partition, batch);
     }));
     let mut tasks = JoinSet::new();
     tasks.spawn(feeds.poll(access.clone(), http_stop.clone()));

@@ -13,9 +13,6 @@ use crate::access::{AccessError, Led};
 use crate::pure::entity::Entity;
 use crate::pure::place::PartitionId;
 
-/// How often a reader that the shared feed is not for looks at the store.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
@@ -31,6 +28,8 @@ pub(super) enum News {
     Entries(Vec<Entry>),
     /// Nothing in the time given.
     Quiet,
+    /// Nothing more will: readers of the entity are led to another namespace by now.
+    LedElsewhere,
     /// What comes next is not kept any more: `floor` is the first seq that is.
     Breach { floor: u64 },
 }
@@ -60,12 +59,13 @@ impl Reader {
             Begin::Kept => 0,
             Begin::After(after) => after,
         };
+        let led = app.access.led().await?;
         Ok(Self {
             app: app.clone(),
-            led: app.access.led().await?,
             partition,
             entity: entity.clone(),
-            following: app.feeds.follow(partition, entity, cursor),
+            following: app.feeds.follow(partition, (&led, entity), cursor),
+            led,
             cursor,
             begin,
             caught_up: false,
@@ -80,8 +80,10 @@ impl Reader {
         let until = Instant::now() + patience;
         loop {
             self.following.news.borrow_and_update();
-            let strayed = self.is_strayed();
-            let known = if self.caught_up && !strayed {
+            if self.is_led_elsewhere() {
+                return Ok(News::LedElsewhere);
+            }
+            let known = if self.caught_up {
                 self.following.feed.behind(self.cursor)
             } else {
                 Known::ReadStore
@@ -95,14 +97,7 @@ impl Reader {
                 entries.truncate(limit);
                 return Ok(self.hand_out(entries));
             }
-            let look = if strayed {
-                until.min(Instant::now() + LOOK_EVERY)
-            } else {
-                until
-            };
-            let news = timeout_at(look, self.following.news.changed()).await;
-            let looks_on = matches!(news, Ok(Ok(()))) || (strayed && Instant::now() < until);
-            if !looks_on {
+            if !matches!(timeout_at(until, self.following.news.changed()).await, Ok(Ok(()))) {
                 return Ok(News::Quiet);
             }
         }
@@ -113,13 +108,10 @@ impl Reader {
         self.caught_up = false;
     }
 
-    /// Whether readers of the entity are led elsewhere by now: the shared feed is theirs.
-    fn is_strayed(&self) -> bool {
-        let is_away = |led: &Led| led.is_away(&self.entity);
-        self.app
-            .access
-            .led_last()
-            .is_some_and(|now| is_away(&now) != is_away(&self.led))
+    /// Whether readers of the entity are led elsewhere by now.
+    fn is_led_elsewhere(&self) -> bool {
+        let now = self.app.access.led_last();
+        now.is_some_and(|now| now.source(&self.entity) != self.led.source(&self.entity))
     }
 
     async fn read_store(&mut self, limit: usize) -> Result<Vec<Entry>, AccessError> {

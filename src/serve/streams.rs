@@ -1,7 +1,8 @@
 //! `GET /v1/runs/{id}/events`: an entity's events as `text/event-stream`, or a page of them as JSON.
 //! In: where to begin (`after`, `Last-Event-ID`, or the first that is kept). Out: each event once, in order, then
 //! `[DONE]` when the entity ended. A reader that is too slow holds nobody up: it is behind, until its connection is
-//! given up, and resumes by the last id it has.
+//! given up, and resumes by the last id it has. So does one whose stream ends because readers are led to another
+//! namespace: all of one answer is from one.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -122,7 +123,7 @@ async fn first(reader: &mut Reader, limit: usize, patience: Duration) -> Result<
         News::Entries(entries) => Ok(entries),
         News::Breach { floor } => Err(breach(reader, floor, latest)),
         News::Quiet if latest > reader.cursor => Err(breach(reader, latest + 1, latest)),
-        News::Quiet => Ok(Vec::new()),
+        News::Quiet | News::LedElsewhere => Ok(Vec::new()),
     }
 }
 
@@ -258,6 +259,7 @@ impl Stream {
                     Err(error) => self.away(&error, &mut piece).await,
                 },
                 Ok(News::Quiet) => piece.extend_from_slice(HEARTBEAT.as_bytes()),
+                Ok(News::LedElsewhere) => return None,
                 Ok(News::Breach { floor }) => {
                     let latest = self
                         .reader

@@ -41,6 +41,7 @@ mod redrive;
 mod rewind;
 mod rollout;
 mod rollout_gates;
+mod rollout_traffic;
 mod servers;
 mod sink_faults;
 mod sink_network;

@@ -72,6 +72,11 @@ impl Feed {
         self.followers.fetch_sub(1, Ordering::SeqCst) - 1
     }
 
+    /// There is something to look at that is no event.
+    pub(super) fn wake(&self) {
+        self.news.send_modify(|number| *number += 1);
+    }
+
     /// The highest seq that is known.
     pub(super) fn latest(&self) -> u64 {
         self.lock().latest

@@ -57,9 +57,10 @@ impl Feeds {
     }
 
     async fn look(&self, access: &Access, ours_too: bool) -> Result<(), AccessError> {
-        let is_own = access.led().await?.is_own();
+        let led = access.led().await?;
+        self.see(&led);
         let ours: Vec<PartitionId> = match &access.serving {
-            Some(serving) if is_own => serving.board.snapshot().iter().map(|status| status.partition).collect(),
+            Some(serving) if led.is_own() => serving.board.snapshot().iter().map(|status| status.partition).collect(),
             _ => Vec::new(),
         };
         let partitions: Vec<PartitionId> = if self.changes.receiver_count() > 0 {
@@ -71,26 +72,28 @@ impl Feeds {
             .into_iter()
             .filter(|partition| ours_too || !ours.contains(partition))
         {
-            self.look_at(access, partition, ours.contains(&partition)).await?;
+            self.look_at(&led, partition, ours.contains(&partition)).await?;
         }
         Ok(())
     }
 
-    async fn look_at(&self, access: &Access, partition: PartitionId, ours: bool) -> Result<(), AccessError> {
-        let led = access.led().await?;
-        let Some(now) = standing(&led, partition).await? else {
+    async fn look_at(&self, led: &Led, partition: PartitionId, ours: bool) -> Result<(), AccessError> {
+        let Some(now) = standing(led, partition).await? else {
             return Ok(());
         };
         let told = self.lock().entry(partition).or_insert_with(Watched::new).told;
         if told == Some(now) {
             return Ok(());
         }
-        self.fetch(&led, partition, told).await?;
+        self.fetch(led, partition, told).await?;
         if !ours && self.changes.receiver_count() > 0 {
             match told {
-                Some(told) => self.fetch_documents(&led, partition, told).await?,
+                Some(told) => self.fetch_documents(led, partition, told).await?,
                 None => self.tell(Vec::new(), true),
             }
+        }
+        if self.is_outdated(led) {
+            return Ok(()); // the next look is under the new view
         }
         if let Some(watched) = self.lock().get_mut(&partition) {
             // A commit of ours meanwhile went further, or will be seen at the next look.
@@ -114,7 +117,10 @@ impl Feeds {
             Some(watched) => watched
                 .feeds
                 .iter()
-                .map(|(entity, feed)| (entity.clone(), Arc::clone(feed)))
+                .flat_map(|(source, feeds)| feeds.iter().map(move |(entity, feed)| (source, entity, feed)))
+                // Readers who are led elsewhere by now hear nothing more: they come again.
+                .filter(|(source, entity, _)| led.source(entity) == source.as_deref())
+                .map(|(_, entity, feed)| (entity.clone(), Arc::clone(feed)))
                 .collect(),
             None => Vec::new(),
         };
@@ -160,8 +166,16 @@ impl Feeds {
                 _ => None,
             }));
         }
-        self.tell(documents, more);
+        let view = self.view(); // held, so that nothing is told under another view than it was read
+        if view.as_ref().is_none_or(|view| !view.is_newer(led)) {
+            self.tell(documents, more);
+        }
         Ok(())
+    }
+
+    /// Whether another view has come meanwhile.
+    fn is_outdated(&self, led: &Led) -> bool {
+        self.view().as_ref().is_some_and(|view| view.is_newer(led))
     }
 }
 
