@@ -20,6 +20,7 @@ mod resume;
 mod rollout;
 mod routes;
 mod snapshot;
+mod snapshot_board;
 mod status;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub use self::resume::{LetThrough, ResumeRequest};
 pub use self::rollout::{RolloutOrder, RolloutReport, RolloutStart};
 pub use self::routes::{Led, Route};
 pub use self::snapshot::{RestoredRow, SnapshotRow};
+pub use self::snapshot_board::{SnapshotBoard, SnapshotStatus};
 pub use self::status::{CheckpointRow, PartitionRow, StatusReport, Totals};
 
 use crate::config::Settings;
@@ -109,6 +111,8 @@ pub struct Serving {
     pub metrics: Arc<Metrics>,
     /// What its background audit does.
     pub audit: Arc<AuditBoard>,
+    /// What its snapshots have.
+    pub snapshots: Arc<SnapshotBoard>,
     /// Its spans.
     pub spans: Messaging,
 }

@@ -5,7 +5,7 @@
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
-use super::{Access, AccessError, AuditStatus};
+use super::{Access, AccessError, AuditStatus, SnapshotStatus};
 use crate::log::Bounds;
 use crate::projector::PartitionStatus;
 use crate::pure::checkpoint::{Checkpoint, Mark};
@@ -78,6 +78,9 @@ pub struct StatusReport {
     /// How a server's background audit stands.
     #[serde(default)]
     pub audit: Option<AuditStatus>,
+    /// How a server's snapshots stand; null: it writes none.
+    #[serde(default)]
+    pub snapshots: Option<SnapshotStatus>,
 }
 
 /// One mark of the history.
@@ -118,6 +121,7 @@ impl Access {
             .as_ref()
             .map(|serving| serving.board.snapshot())
             .unwrap_or_default();
+        let snapshots = self.snapshot_status(&board);
         let partitions = self.partitions().await?;
         let rows = partitions.into_iter().map(|partition| {
             let known = board.iter().find(|status| status.partition == partition);
@@ -142,7 +146,14 @@ impl Access {
             partitions,
             totals,
             audit: self.serving.as_ref().map(|serving| serving.audit.snapshot()),
+            snapshots,
         })
+    }
+
+    fn snapshot_status(&self, board: &[PartitionStatus]) -> Option<SnapshotStatus> {
+        self.settings.snapshots_every()?;
+        let ours: Vec<PartitionId> = board.iter().map(|status| status.partition).collect();
+        Some(self.serving.as_ref()?.snapshots.stands(&ours))
     }
 
     async fn partition(

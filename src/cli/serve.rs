@@ -46,6 +46,7 @@ pub(super) async fn serve(settings: &Arc<Settings>, export: &Export) -> Result<E
     let serving = Serving {
         board: Arc::new(StatusBoard::default()),
         audit: Arc::default(),
+        snapshots: Arc::default(),
         metrics: Metrics::exported(&settings.namespace, &topics(settings), export)?,
         spans: Messaging::new(export.tracer(), place),
     };

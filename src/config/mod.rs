@@ -170,6 +170,16 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// How often snapshots are written; `None`: never. The embedded log keeps all events and needs none.
+    pub fn snapshots_every(&self) -> Option<Duration> {
+        match self.log {
+            LogTarget::Kafka(_) => self.snapshot_interval,
+            LogTarget::Embedded(_) => None,
+        }
+    }
+}
+
 /// Reads a time span as settings spell it: a number with `ms`, `s`, `m` or `h`.
 ///
 /// # Errors

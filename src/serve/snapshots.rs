@@ -9,8 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::access::{Access, Serving};
-use crate::config::LogTarget;
-use crate::projector::PartitionStatus;
+use crate::projector::{PartitionStatus, now_ms};
 use crate::pure::partition::State;
 use crate::pure::place::PartitionId;
 use crate::repair::snapshot::{Round, Snapshots};
@@ -31,10 +30,7 @@ struct Writer {
 
 /// Runs until `stop`.
 pub(super) async fn run(access: Access, serving: Serving, stop: CancellationToken) {
-    let interval = match access.settings.log {
-        LogTarget::Kafka(_) => access.settings.snapshot_interval,
-        LogTarget::Embedded(_) => None, // it keeps all events
-    };
+    let interval = access.settings.snapshots_every();
     let mut writers: BTreeMap<PartitionId, Writer> = BTreeMap::new();
     loop {
         tokio::select! {
@@ -54,7 +50,11 @@ pub(super) async fn run(access: Access, serving: Serving, stop: CancellationToke
                 });
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = writer.look(&access, status, interval) => {}
+                    is_whole = writer.look(&access, status, interval) => {
+                        if is_whole {
+                            serving.snapshots.is_whole(status.partition, now_ms());
+                        }
+                    }
                 }
             }
         }
@@ -62,32 +62,45 @@ pub(super) async fn run(access: Access, serving: Serving, stop: CancellationToke
 }
 
 impl Writer {
-    async fn look(&mut self, access: &Access, status: &PartitionStatus, interval: Duration) {
+    /// Writes what is due; whether the snapshot has all documents now.
+    async fn look(&mut self, access: &Access, status: &PartitionStatus, interval: Duration) -> bool {
         let partition = status.partition;
         let now = Instant::now();
         if self.due > now && self.terminals == status.terminals {
-            return;
+            return false;
         }
         let bounds = access.log.bounds(partition).await;
         let lag = bounds.map_or(0, |bounds| status.offset.map_or(0, |offset| offset.until(bounds.end)));
         if lag > LAG_EVENTS_MAX && now < self.due + interval * INTERVALS_WAITED_MAX {
-            return;
+            return false;
         }
         let done = if self.due <= now {
             self.due = now + interval;
-            self.snapshots.round().await.map(|round| match round {
-                Round::Written { documents, next } => debug!(%partition, documents, %next, "snapshot written"),
-                Round::Others(namespace) => {
-                    info!(%partition, namespace, "another namespace writes this topic's snapshots");
-                }
-                Round::Nothing => {}
-            })
+            self.snapshots
+                .round()
+                .await
+                .map(|round| match round {
+                    Round::Written { documents, next } => debug!(%partition, documents, %next, "snapshot written"),
+                    Round::Others(namespace) => {
+                        info!(%partition, namespace, "another namespace writes this topic's snapshots");
+                    }
+                    Round::Nothing => {}
+                })
+                .map(|()| self.has_all(access, status))
         } else {
             self.terminals = status.terminals;
-            self.snapshots.terminals().await.map(|_| ())
+            self.snapshots.terminals().await.map(|_| false)
         };
-        if let Err(error) = done {
+        done.unwrap_or_else(|error| {
             warn!(%partition, %error, "no snapshot was written; it is tried again");
-        }
+            false
+        })
+    }
+
+    /// Whether the newest marker is ours and has all that was applied when the look began.
+    fn has_all(&self, access: &Access, status: &PartitionStatus) -> bool {
+        let marker = self.snapshots.marker();
+        let ours = marker.filter(|marker| marker.namespace == access.settings.namespace);
+        ours.is_some_and(|marker| status.offset.is_none_or(|next| next <= marker.next()))
     }
 }

@@ -81,6 +81,7 @@ fn a_handoff_passes_when_all_holds_and_names_what_does_not() {
         ("server", "PASS"),
         ("audit", "PASS"),
         ("horizon", "PASS"),
+        ("snapshots", "PASS"),
         ("runbooks", "PASS"),
         ("tokens", "FAIL"),
         ("prometheus", "FAIL"),
@@ -89,6 +90,15 @@ fn a_handoff_passes_when_all_holds_and_names_what_does_not() {
     ] {
         assert_eq!(asked.decision(scenario), Some(decision), "{scenario}: {}", asked.report);
     }
+
+    // The limit is the reader's: a snapshot of seconds ago may be too old.
+    eventually("a snapshot is too old", seconds(30), || {
+        let asked = handoff(&world, khala.http(), &["--snapshot-age", "0s"]);
+        match asked.decision("snapshots") {
+            Some("FAIL") => Ok(()),
+            _ => Err(asked.report),
+        }
+    });
 
     // A server that is gone.
     let http = khala.http().to_owned();

@@ -38,6 +38,7 @@ impl System {
         let serving = Serving {
             board: Arc::new(StatusBoard::default()),
             audit: Arc::default(),
+            snapshots: Arc::default(),
             metrics: Metrics::exported(&at.settings.namespace, &topics(&at.settings), &Export::off())?,
             spans: Messaging::off(),
         };

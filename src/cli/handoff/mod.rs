@@ -35,6 +35,8 @@ pub(super) enum Part {
     Audit,
     /// How far back the log reaches
     Horizon,
+    /// Snapshots have all documents, not long ago
+    Snapshots,
     /// The age of the token file
     Tokens,
     /// Alerts are loaded, the server is scraped, nothing fires
@@ -61,6 +63,10 @@ impl Part {
             Self::Horizon => (
                 "horizon",
                 "The log alone reaches back far enough for a replay after a long weekend.",
+            ),
+            Self::Snapshots => (
+                "snapshots",
+                "What the log forgets, a snapshot has: all documents were in it not long ago.",
             ),
             Self::Tokens => ("tokens", "Tokens are changed from time to time."),
             Self::Prometheus => (
@@ -117,6 +123,9 @@ pub(super) struct HandoffArgs {
     /// Limit: how far back the log must reach
     #[arg(long, value_name = "TIME", default_value = "72h", value_parser = read_span)]
     pub horizon: Duration,
+    /// Limit: age of the oldest snapshot that had all documents
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = read_span)]
+    pub snapshot_age: Duration,
     /// Limit: age of the token file
     #[arg(long, value_name = "TIME", default_value = "2160h", value_parser = read_span)]
     pub token_age: Duration,
@@ -135,6 +144,10 @@ impl HandoffArgs {
             ("limit of lag", format!("{} s", self.lag.as_secs())),
             ("limit of an audit's age", hours(self.audit_age)),
             ("limit of the horizon", hours(self.horizon)),
+            (
+                "limit of a snapshot's age",
+                format!("{} s", self.snapshot_age.as_secs()),
+            ),
             ("limit of the token file's age", hours(self.token_age)),
             ("limit of a report's age", hours(self.report_age)),
         ]
@@ -188,6 +201,10 @@ async fn look(part: Part, args: &HandoffArgs, context: &Context) -> Result<Vec<C
         Part::Horizon => {
             let (server, horizon) = (args.server(&context.settings)?, args.horizon);
             blocking(move || server::reaches(&server, horizon)).await
+        }
+        Part::Snapshots => {
+            let (server, age) = (args.server(&context.settings)?, args.snapshot_age);
+            blocking(move || server::kept(&server, age)).await
         }
         Part::Tokens => record::tokens(context.settings.token_file.as_deref(), args.token_age),
         Part::Prometheus => {

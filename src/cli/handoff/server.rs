@@ -104,6 +104,22 @@ pub(super) fn reaches(server: &Web, horizon: Duration) -> Result<Vec<Check>, Fai
     ])
 }
 
+pub(super) fn kept(server: &Web, age_max: Duration) -> Result<Vec<Check>, Failure> {
+    let Some(snapshots) = status(server)?.snapshots else {
+        return Ok(vec![Check::is("the server writes snapshots", false)]);
+    };
+    let at = snapshots.oldest_at.as_deref().and_then(Time::parse);
+    let age = at.map(|at| Duration::from_millis((now_ms() - at.ms()).max(0) as u64));
+    Ok(vec![
+        Check::told("partitions that the server projects", snapshots.partitions),
+        Check::equal("of them without a whole snapshot since then", snapshots.missing, 0),
+        match age {
+            Some(age) => Check::at_most("seconds since the oldest was whole", age.as_secs(), age_max.as_secs()),
+            None => Check::is("one was whole since the server's start", false),
+        },
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::version_of;
