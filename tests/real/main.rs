@@ -34,6 +34,7 @@ mod migrate;
 mod observe;
 mod openapi;
 mod page;
+mod pasted;
 mod producers;
 mod rebuild;
 mod redaction;

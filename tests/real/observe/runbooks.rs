@@ -47,6 +47,10 @@ fn what_runbooks_tell_to_paste_works() {
         ));
     }
     world.settle();
+    for start in NOT_HERE {
+        let is_there = pasted().iter().any(|(_, line)| line.starts_with(start));
+        assert!(is_there, "no runbook has `{start}` any more");
+    }
     let (mut seen, mut broken) = (0, Vec::new());
     let here = |line: &&(String, String)| !NOT_HERE.iter().any(|start| line.1.starts_with(start));
     for (runbook, line) in pasted().iter().filter(here) {
