@@ -144,16 +144,23 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 
-/// Secrets in a text, by their form, in order.
+/// Secrets in a text, by their form, in order. None begins in an escape (`\n`, `\u00a0`): what is left would be no JSON.
 pub(super) fn find(text: &[u8], email: bool) -> Vec<Secret> {
-    let mut found = Vec::new();
+    let mut found: Vec<Secret> = Vec::new();
+    // Behind the last escape, and the last secret.
+    let (mut escaped, mut from) = (0, 0);
     let mut at = 0;
     while at < text.len() {
-        let begins_word = at == 0 || !is_word(text[at - 1]) || is_escape(text, at);
+        let begins_word = at == escaped || !is_word(text[at - 1]);
         let secret = match text[at] {
+            b'\\' => {
+                at += if text.get(at + 1) == Some(&b'u') { 6 } else { 2 };
+                (escaped, from) = (at, at);
+                continue;
+            }
             b'-' => private_key(text, at),
             b':' => url_password(text, at),
-            b'@' if email => email_address(text, at, found.last().map_or(0, |(last, _): &Secret| last.end)),
+            b'@' if email => email_address(text, at, from),
             _ if begins_word => bearer(text, at)
                 .or_else(|| jwt(text, at))
                 .or_else(|| dotted(text, at))
@@ -162,18 +169,13 @@ pub(super) fn find(text: &[u8], email: bool) -> Vec<Secret> {
         };
         match secret {
             Some((range, what)) => {
-                at = range.end;
+                (at, from) = (range.end, range.end);
                 found.push((range, what));
             }
             None => at += 1,
         }
     }
     found
-}
-
-/// Whether the letter before is the second of an escape (`\n`), and so no letter of a word.
-fn is_escape(text: &[u8], at: usize) -> bool {
-    at >= 2 && text[at - 2] == b'\\' && matches!(text[at - 1], b'n' | b't' | b'r')
 }
 
 /// Where a secret stands, and what it is.

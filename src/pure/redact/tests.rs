@@ -274,6 +274,28 @@ fn addresses_go_only_where_that_is_asked_for() {
     );
 }
 
+/// Found by fuzzing: `\\nada@example.com` lost its `n` with the address, and the event was no JSON any more.
+#[test]
+fn what_stands_behind_an_escape_goes_and_the_escape_stays() {
+    let escapes = [
+        r"\n", r"\t", r"\b", r"\f", r"\r", r"\/", r#"\""#, r"\\", r"\u00a0", r"\u00FC",
+    ];
+    for escape in escapes {
+        for (secret, what) in [("ada+x@example.com".to_owned(), "email"), (key("sk-", 48), "api_key")] {
+            let json = format!(r#"{{"a":"see{escape}{secret}, {secret}"}}"#);
+            let clean = Redact::SecretsAndEmail
+                .json(json.as_bytes(), Part::Data)
+                .expect("two secrets");
+            let wanted = format!(r#"{{"a":"see{escape}[redacted:{what}], [redacted:{what}]"}}"#);
+            assert_eq!(String::from_utf8_lossy(&clean.json), wanted);
+        }
+    }
+    for begins in ["npm_", "rk_live_", "tvly-"] {
+        let json = format!(r#"{{"a":"a line\{}"}}"#, key(begins, 36));
+        assert_eq!(data(&json), None, "the first letter is the escape's");
+    }
+}
+
 #[test]
 fn what_is_no_json_is_left_to_those_who_say_so() {
     for text in ["{\"password\":\"x", "}{\"password\":\"x\"}", "password"] {
