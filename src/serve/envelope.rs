@@ -67,6 +67,7 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
         warn!(%method, path, status, request_id = id.0, "request failed");
     }
     let headers = answer.headers_mut();
+    weaken_tag(headers);
     for (name, value) in SECURITY {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
@@ -85,6 +86,20 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
         headers.insert(REQUEST_ID, id);
     }
     answer
+}
+
+/// A strong tag is of the very bytes: compressed ones are others, and a weak tag says so (RFC 9110 §8.8.3).
+fn weaken_tag(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONTENT_ENCODING) {
+        return;
+    }
+    let strong = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
+    let weak = strong
+        .filter(|tag| !tag.starts_with("W/"))
+        .map(|tag| format!("W/{tag}"));
+    if let Some(weak) = weak.and_then(|tag| HeaderValue::from_str(&tag).ok()) {
+        headers.insert(header::ETAG, weak);
+    }
 }
 
 fn given_id(headers: &HeaderMap) -> Option<String> {

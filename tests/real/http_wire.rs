@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 
 use super::openapi::must_pass;
-use super::web::{MANY, event, get, post};
+use super::web::{MANY, ONE, event, get, post};
 use super::world::World;
 use crate::support::khala::Khala;
 use crate::support::redis_server::Keeps;
@@ -25,6 +25,13 @@ fn curl(url: &str, args: &[&str]) -> Result<String, String> {
     } else {
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
+}
+
+/// The head of the answer to a GET with these headers.
+fn head(url: &str, headers: &[&str]) -> String {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--dump-header", "-", "-o", "/dev/null"]);
+    must_pass(command.args(headers.iter().flat_map(|header| ["-H", header])).arg(url))
 }
 
 fn publish(http: &str, runs: usize) {
@@ -48,16 +55,7 @@ fn long_answers_are_compressed_as_asked_and_streams_are_not() {
         let coded =
             must_pass(Command::new("curl").args(["--silent", "--show-error", "--compressed", "-H", &accept, &url]));
         assert_eq!(coded, plain, "{coding}");
-        let head = must_pass(Command::new("curl").args([
-            "--silent",
-            "--dump-header",
-            "-",
-            "-o",
-            "/dev/null",
-            "-H",
-            &accept,
-            &url,
-        ]));
+        let head = head(&url, &[&accept]);
         assert!(head.contains(&format!("content-encoding: {coding}")), "{head}");
         assert!(head.to_ascii_lowercase().contains("vary: accept-encoding"), "{head}");
         let said = curl(&url, &["-H", &accept]).expect("an answer");
@@ -80,6 +78,35 @@ fn long_answers_are_compressed_as_asked_and_streams_are_not() {
         .map(|line| line.expect("the stream goes on"));
     let first = lines.find(|line| line.starts_with("data: "));
     assert!(first.is_some_and(|line| line.contains("run.started")));
+}
+
+#[test]
+fn a_compressed_document_has_a_weak_tag_which_is_known_again() {
+    let world = World::new("tags", 2, 100, Keeps::Dumps);
+    let khala = world.khala("one");
+    let data = format!("{{\"thread_id\":\"{}\"}}", "t".repeat(2000));
+    let started = event("run/a", 1, "run.started", &data);
+    let answer = post(
+        khala.http(),
+        "/v1/events?wait=projected&timeout=30s",
+        &[ONE],
+        started.as_bytes(),
+    );
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let url = format!("http://{}/v1/runs/a", khala.http());
+    let strong = get(khala.http(), "/v1/runs/a", &[]).header("etag").to_owned();
+    assert!(strong.starts_with("\"sha256:"), "{strong}");
+    for coding in ["gzip", "br"] {
+        let accept = format!("accept-encoding: {coding}");
+        let coded = head(&url, &[&accept]);
+        assert!(coded.contains(&format!("content-encoding: {coding}\r\n")), "{coded}");
+        assert!(coded.contains(&format!("etag: W/{strong}\r\n")), "{coded}");
+        for known in [format!("W/{strong}"), strong.clone()] {
+            let same = head(&url, &[&accept, &format!("if-none-match: {known}")]);
+            assert!(same.starts_with("HTTP/1.1 304 "), "{known}: {same}");
+        }
+    }
+    assert_eq!(khala.term(), Some(0));
 }
 
 /// A certificate for 127.0.0.1, made here, and its key: two files that `khala serve` reads.
