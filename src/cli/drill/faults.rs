@@ -186,11 +186,7 @@ pub(super) async fn replay(args: &DrillArgs, place: &Place) -> Result<Vec<Check>
 }
 
 /// Waits until a checkpoint has moved on from what it was: there is something that can be lost.
-pub(super) async fn until_moved(
-    system: &System,
-    before: &[Option<Checkpoint>],
-    patience: Duration,
-) -> Result<(), Failure> {
+async fn until_moved(system: &System, before: &[Option<Checkpoint>], patience: Duration) -> Result<(), Failure> {
     let began = Instant::now();
     while began.elapsed() < patience {
         if system.checkpoints().await? != before {
@@ -201,18 +197,43 @@ pub(super) async fn until_moved(
     Err(failed(format!("no checkpoint has moved for {} s", patience.as_secs())))
 }
 
+/// A system on Redis under traffic, of which there is something in Redis that can be lost.
+pub(super) struct OnRedis {
+    pub redis: RedisStore,
+    pub system: System,
+    pub partitions: u32,
+    pub traffic: Traffic,
+}
+
+impl OnRedis {
+    pub(super) async fn under_traffic(args: &DrillArgs, place: &Place) -> Result<Self, Failure> {
+        let StoreTarget::Redis(url) = &place.settings.store else {
+            return Err(failed("no Redis"));
+        };
+        let redis = RedisStore::new(redis_settings(&place.settings, url)).map_err(failed)?;
+        let system = System::start(place).await?;
+        let partitions = system.truth.partitions().await?.len() as u32;
+        let first = system.checkpoints().await?;
+        let traffic = Traffic::start(&system.calls, args);
+        args.half().await;
+        until_moved(&system, &first, args.settle).await?;
+        Ok(Self {
+            redis,
+            system,
+            partitions,
+            traffic,
+        })
+    }
+}
+
 /// As after a failover to a replica that lagged: cut off, put back, there again.
 pub(super) async fn sink_rollback(args: &DrillArgs, place: &Place) -> Result<Vec<Check>, Failure> {
-    let StoreTarget::Redis(url) = &place.settings.store else {
-        return Err(failed("no Redis"));
-    };
-    let redis = RedisStore::new(redis_settings(&place.settings, url)).map_err(failed)?;
-    let system = System::start(place).await?;
-    let partitions = system.truth.partitions().await?.len() as u32;
-    let first = system.checkpoints().await?;
-    let traffic = Traffic::start(&system.calls, args);
-    args.half().await;
-    until_moved(&system, &first, args.settle).await?;
+    let OnRedis {
+        redis,
+        system,
+        partitions,
+        traffic,
+    } = OnRedis::under_traffic(args, place).await?;
     system.sink.cut();
     let earlier = redis.dump(partitions).await.map_err(failed)?;
     let then = system.checkpoints().await?;

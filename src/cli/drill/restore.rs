@@ -6,29 +6,25 @@ use super::super::exit::Failure;
 use super::super::gate::failed;
 use super::super::gate::place::Place;
 use super::super::gate::report::Check;
-use super::super::gate::system::System;
 use super::DrillArgs;
-use super::faults::{DRIFT, ERRORS, WRITES, ms, unnoticed, until_moved};
-use super::traffic::Traffic;
-use crate::access::{kafka_settings, redis_settings};
-use crate::config::{LogTarget, StoreTarget};
+use super::faults::{DRIFT, ERRORS, OnRedis, WRITES, ms, unnoticed};
+use crate::access::kafka_settings;
+use crate::config::LogTarget;
 use crate::log::kafka;
 use crate::pure::place::{NextOffset, PartitionId};
-use crate::store::redis::RedisStore;
 
 const LOST: &str = "reason=\"sink_lost\"";
 
 pub(super) async fn restore(args: &DrillArgs, place: &Place) -> Result<Vec<Check>, Failure> {
-    let (LogTarget::Kafka(bootstrap), StoreTarget::Redis(url)) = (&place.settings.log, &place.settings.store) else {
-        return Err(failed("no Kafka, or no Redis"));
+    let LogTarget::Kafka(bootstrap) = &place.settings.log else {
+        return Err(failed("no Kafka"));
     };
-    let redis = RedisStore::new(redis_settings(&place.settings, url)).map_err(failed)?;
-    let system = System::start(place).await?;
-    let partitions = system.truth.partitions().await?.len() as u32;
-    let first = system.checkpoints().await?;
-    let traffic = Traffic::start(&system.calls, args);
-    args.half().await;
-    until_moved(&system, &first, args.settle).await?;
+    let OnRedis {
+        redis,
+        system,
+        partitions,
+        traffic,
+    } = OnRedis::under_traffic(args, place).await?;
     let snapshot = system.truth.snapshot().await?;
     let written: u64 = snapshot.iter().map(|row| row.documents).sum();
     let forgotten: Vec<(PartitionId, NextOffset)> = snapshot
