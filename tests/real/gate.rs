@@ -87,6 +87,13 @@ fn a_gate_on_kafka_and_redis_passes_and_leaves_nothing() {
         .map(|it| &it["name"])
         .collect();
     assert_eq!(names, SCENARIOS);
+    let lag: u64 = found(&report, "run burst, unpaced", "lag_events, the most seen")
+        .parse()
+        .expect("a number");
+    assert!(
+        (2..=181).contains(&lag),
+        "a burst of 181 events at once is behind: {lag}"
+    );
     let means = found(&report, "write path", "how the store is taken away");
     assert_eq!(means, "connections to Redis cut and refused");
     assert_eq!(

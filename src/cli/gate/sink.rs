@@ -26,6 +26,8 @@ pub(in crate::cli) struct Gatekeeper {
     pub refuses: AtomicBool,
     /// Commits that failed while it was cut.
     pub failed_commits: AtomicU64,
+    /// The most records of one commit: when it was sent, so many were not in the documents yet.
+    pub behind: AtomicU64,
 }
 
 pub(in crate::cli) struct Sink {
@@ -67,6 +69,10 @@ impl Sink {
         if let Some(relay) = &self.relay {
             relay.mend();
         }
+    }
+
+    pub(in crate::cli) fn keeper(&self) -> &Arc<Gatekeeper> {
+        &self.keeper
     }
 
     /// Commits that were tried and failed since it was cut last.

@@ -2,6 +2,7 @@
 //! taken away. What it made is judged by `truth`, which reads log and store directly.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -12,7 +13,7 @@ use super::super::exit::Failure;
 use super::calls::{Calls, LOOK_EVERY};
 use super::failed;
 use super::place::Place;
-use super::sink::Sink;
+use super::sink::{Gatekeeper, Sink};
 use crate::access::{Access, Serving, topics};
 use crate::projector::StatusBoard;
 use crate::pure::checkpoint::{Checkpoint, Digest};
@@ -114,8 +115,10 @@ impl System {
     }
 }
 
-/// Looks at the lag again and again, past the served store.
+/// Looks at the lag again and again, past the served store, and at what each commit brings: a peak may be over between
+/// two looks.
 pub(in crate::cli) struct LagWatch {
+    keeper: Arc<Gatekeeper>,
     stop: CancellationToken,
     task: JoinSet<Result<u64, Failure>>,
 }
@@ -123,6 +126,8 @@ pub(in crate::cli) struct LagWatch {
 impl LagWatch {
     pub(in crate::cli) fn start(system: &System, every: Duration) -> Self {
         let (truth, stop) = (system.truth.clone(), CancellationToken::new());
+        let keeper = Arc::clone(system.sink.keeper());
+        keeper.behind.store(0, Ordering::SeqCst);
         let stopped = stop.clone();
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -132,14 +137,14 @@ impl LagWatch {
             }
             Ok(most)
         });
-        Self { stop, task }
+        Self { keeper, stop, task }
     }
 
     /// The most that was seen.
     pub(in crate::cli) async fn stop(mut self) -> Result<u64, Failure> {
         self.stop.cancel();
         let watched = self.task.join_next().await.ok_or_else(|| failed("nobody watches"))?;
-        watched.map_err(failed)?
+        Ok(watched.map_err(failed)??.max(self.keeper.behind.load(Ordering::SeqCst)))
     }
 }
 

@@ -1,5 +1,5 @@
 //! The seam to the store with a valve in its writes. Invariant: reads always pass; a commit that fails while the
-//! valve is shut is counted.
+//! valve is shut is counted; of all commits the one with the most records is known.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -75,6 +75,13 @@ impl Store for Valve {
     }
 
     async fn commit(&self, partition: PartitionId, owner: &Owner, batch: &Batch) -> Result<(), StoreError> {
+        let from = batch
+            .expected
+            .as_ref()
+            .map_or(NextOffset::START, |expected| expected.next);
+        self.keeper
+            .behind
+            .fetch_max(from.until(batch.checkpoint.next), Ordering::SeqCst);
         let committed = match self.writable() {
             Ok(store) => store.commit(partition, owner, batch).await,
             Err(refused) => Err(refused),
