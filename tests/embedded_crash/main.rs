@@ -1,4 +1,4 @@
-//! The embedded log and store under kill -9 (`kills`) and flipped bits (`flips`).
+//! The embedded log and store under kill -9 (`kills`), flipped bits (`flips`) and on a disk without room (`full`).
 //! What was acknowledged must be there, and each checkpoint must cover exactly the documents that are there.
 //! Again with the same kills or flips: `KHALA_SEED=<seed>`.
 
@@ -6,7 +6,12 @@
 #![expect(clippy::print_stdout, reason = "the child tells its parent what was acknowledged")]
 
 mod flips;
+mod full;
 mod kills;
+#[path = "../reference/mod.rs"]
+mod reference;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::path::Path;
 use std::time::Duration;
