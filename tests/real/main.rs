@@ -10,6 +10,7 @@ mod support;
 mod audit;
 mod bench;
 mod broker_faults;
+mod broker_network;
 mod brokers;
 mod client;
 mod commands;

@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::guarded::{Guarded, free_port, temp_dir};
+use super::proxy::Proxy;
 use super::wait::{eventually, seconds};
 
 /// One broker.
@@ -39,6 +40,25 @@ impl Kafka {
             ),
             &["--standalone"],
         )
+    }
+
+    /// A broker that tells clients of a second listener to come by a proxy. Out: it, and the proxy.
+    pub fn start_behind_a_proxy() -> (Self, Proxy) {
+        let (port, controller, behind) = (free_port(), free_port(), free_port());
+        let proxy = Proxy::to(&format!("127.0.0.1:{behind}"));
+        let own = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+        let kafka = Self::start_node(
+            port,
+            &format!(
+                "process.roles=broker,controller\nnode.id=1\nlisteners={own},BEHIND://127.0.0.1:{behind}\n\
+                 advertised.listeners={own},BEHIND://{}\n\
+                 controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n{}",
+                proxy.address(),
+                replicated(1)
+            ),
+            &["--standalone"],
+        );
+        (kafka, proxy)
     }
 
     /// A broker that asks for a user on a second listener (TLS, SCRAM), and lets users do only what they were given.
@@ -102,7 +122,7 @@ impl Kafka {
         let properties = format!(
             "{settings}\nlog.dirs={}\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_SSL\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,BEHIND:PLAINTEXT,SASL:SASL_SSL\n\
              offsets.topic.num.partitions=2\n\
              group.initial.rebalance.delay.ms=0\ngroup.min.session.timeout.ms=1000\n\
              auto.create.topics.enable=false\ncontrolled.shutdown.enable=false\n",

@@ -151,6 +151,11 @@ impl Khala {
             .sum()
     }
 
+    /// Drift counted, for whatever reason.
+    pub fn drifts(&self) -> u64 {
+        self.metric("khala_projection_drift_total", &[]) as u64
+    }
+
     /// Values of the field `recovery` in the log, in order.
     pub fn recoveries(&self) -> Vec<String> {
         let logged = self.process.stderr();

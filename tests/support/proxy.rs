@@ -49,6 +49,11 @@ impl Proxy {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Where it leads.
+    pub fn target(&self) -> String {
+        self.shared.target.lock().expect("not poisoned").clone()
+    }
+
     /// Leads elsewhere from now on; those who are connected are cut.
     pub fn lead_to(&self, target: &str) {
         target.clone_into(&mut self.shared.target.lock().expect("not poisoned"));
