@@ -13,6 +13,7 @@ mod broker_faults;
 mod broker_network;
 mod brokers;
 mod client;
+mod clock;
 mod commands;
 mod compare;
 mod compare_places;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary that includes this uses a part of it")]
 
 pub mod broker;
+pub mod clock;
 pub mod collector;
 pub mod guarded;
 pub mod khala;

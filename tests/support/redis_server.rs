@@ -24,6 +24,7 @@ pub struct Redis {
     keeps: Keeps,
     /// Further arguments of `redis-server`.
     extra: Vec<String>,
+    variables: Vec<(String, String)>,
     process: Option<Guarded>,
 }
 
@@ -34,11 +35,17 @@ impl Redis {
 
     /// With further arguments: a cluster's node, a replica.
     pub fn start_as(keeps: Keeps, extra: &[&str]) -> Self {
+        Self::start_in(keeps, extra, &[])
+    }
+
+    /// In an environment with these variables: another clock.
+    pub fn start_in(keeps: Keeps, extra: &[&str], variables: &[(String, String)]) -> Self {
         let mut redis = Self {
             port: free_port(),
             dir: temp_dir("redis"),
             keeps,
             extra: extra.iter().map(|arg| (*arg).to_owned()).collect(),
+            variables: variables.to_vec(),
             process: None,
         };
         redis.start_again();
@@ -66,7 +73,7 @@ impl Redis {
         .to_vec();
         args.extend(self.extra.iter().cloned());
         let files = self.dir.path().join("redis");
-        self.process = Some(Guarded::start(&files, "redis-server", &args, &[]));
+        self.process = Some(Guarded::start(&files, "redis-server", &args, &self.variables));
         eventually("Redis answers", seconds(60), || {
             let mut connection = self.try_connect()?;
             redis::cmd("PING").query::<String>(&mut connection)
