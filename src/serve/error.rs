@@ -42,6 +42,10 @@ impl HttpError {
         self
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// `{"error":{"code","message","detail"}}`.
     pub(super) fn body(&self) -> Value {
         let mut error = json!({"code": self.code, "message": self.message, "detail": self.detail});

@@ -19,6 +19,7 @@ mod projected;
 mod rate;
 mod reader;
 mod reads;
+mod received;
 mod repairs;
 mod rollout;
 mod router;
@@ -27,6 +28,7 @@ mod streams;
 mod tls;
 
 pub(crate) use self::listen::raise_file_limit;
+pub use self::received::publications;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

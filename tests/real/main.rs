@@ -2,6 +2,9 @@
 //! Each ends alike: every document, count and dead letter equals the reference fold of what Kafka holds,
 //! and the recovery was named in the log and the metrics. Servers: `scripts/install-test-servers`.
 
+#[path = "../../fuzz/src/lib.rs"]
+#[allow(dead_code, reason = "what makes a batch of bytes is all that is taken")]
+mod bodies;
 #[path = "../reference/mod.rs"]
 mod reference;
 #[path = "../support/mod.rs"]
@@ -45,6 +48,7 @@ mod rewind;
 mod rollout;
 mod rollout_gates;
 mod rollout_traffic;
+mod script_corpus;
 mod servers;
 mod sink_faults;
 mod sink_network;

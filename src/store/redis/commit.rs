@@ -7,9 +7,17 @@ use super::script::Call;
 use super::{RedisStore, index_key, push_identity};
 use crate::pure::checkpoint::FIELDS;
 use crate::pure::entity::Kind;
+use crate::pure::place::PartitionId;
 use crate::store::{Batch, Owner};
 
 impl RedisStore {
+    /// The bytes that a commit sends to Redis, in its protocol: the call of a script, keys and arguments as that script's
+    /// head lists them.
+    pub fn commit_bytes(&self, partition: PartitionId, owner: &Owner, batch: &Batch) -> Vec<u8> {
+        let keys = self.keys(partition);
+        self.commit_call(&keys, owner, batch).command().get_packed_command()
+    }
+
     pub(super) fn commit_call<'a>(&self, keys: &Keys, owner: &Owner, batch: &'a Batch) -> Call<'a> {
         let mut call = Call::commit();
         let indexes = [keys.index(Kind::Run), keys.index(Kind::Worker)];

@@ -96,8 +96,8 @@ impl<'a> Call<'a> {
         self.arguments.push(Cow::Borrowed(bytes));
     }
 
-    /// Calls the script.
-    pub(super) async fn send(self, connections: &Connections, lane: usize) -> Result<Value, StoreError> {
+    /// The command that calls the script.
+    pub(super) fn command(&self) -> Cmd {
         let bytes = self.keys.iter().map(String::len).sum::<usize>();
         let bytes = bytes + self.arguments.iter().map(|argument| argument.len()).sum::<usize>();
         let mut command = Cmd::with_capacity(self.keys.len() + self.arguments.len() + 3, bytes + 64);
@@ -108,6 +108,12 @@ impl<'a> Call<'a> {
         for argument in &self.arguments {
             command.arg(argument.as_ref());
         }
+        command
+    }
+
+    /// Calls the script.
+    pub(super) async fn send(self, connections: &Connections, lane: usize) -> Result<Value, StoreError> {
+        let command = self.command();
         if let Some(value) = connections.query_script(lane, &command).await? {
             return Ok(value);
         }
