@@ -65,7 +65,10 @@ pub(super) struct GateArgs {
 
 impl GateArgs {
     fn terms(&self) -> Vec<(&'static str, String)> {
-        let ms = |time: Duration| format!("{} ms", time.as_millis());
+        let span = |time: Duration| match time.as_millis() {
+            ms if ms % 1000 == 0 => format!("{} s", ms / 1000),
+            ms => format!("{ms} ms"),
+        };
         vec![
             (
                 "load",
@@ -77,9 +80,9 @@ impl GateArgs {
                 ),
             ),
             ("limit of lag, paced", format!("{} events", self.max_lag)),
-            ("limit of publication p99", ms(self.publish_p99)),
+            ("limit of publication p99", span(self.publish_p99)),
             ("limit of lag under load", format!("{} events", self.behind_events())),
-            ("limit of time to apply all", ms(self.settle)),
+            ("limit of time to apply all", span(self.settle)),
         ]
     }
 

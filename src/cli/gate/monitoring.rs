@@ -70,14 +70,27 @@ pub(super) async fn check(system: &System, before: &Samples) -> Result<Vec<Check
     let mut checks = vec![
         Check::equal("alerts of a release gate in the rules", alerts.count(), ALERTS.len()),
         Check::told("metrics that rules and dashboards ask for", asked.len()),
-        Check::equal("of them not in /metrics", missing.join(", "), String::new()),
+        Check::equal("of them not in /metrics", none_or(&missing), none_or(&[])),
     ];
     checks.extend(without);
     checks.extend(MOVED.iter().map(|(name, label)| {
         let moved = now.sum(name, label) > before.sum(name, label);
-        Check::is(format!("{name}{{{label}}} moved"), moved)
+        let series = if label.is_empty() {
+            (*name).to_owned()
+        } else {
+            format!("{name}{{{label}}}")
+        };
+        Check::is(format!("{series} moved"), moved)
     }));
     Ok(checks)
+}
+
+fn none_or(names: &[&str]) -> String {
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 /// What is not there: without a reason, and with one.

@@ -248,6 +248,16 @@ impl Report {
             let _ = writeln!(page, "| {name} | {value} |");
         }
         let _ = writeln!(page, "| took | {:.0} s |", self.seconds);
+        page.push_str("\n| scenario | decision | took |\n|---|---|---|\n");
+        for Outcome {
+            scenario,
+            decision,
+            seconds,
+            ..
+        } in &self.scenarios
+        {
+            let _ = writeln!(page, "| {} | {decision} | {seconds:.1} s |", scenario.name);
+        }
         for scenario in &self.scenarios {
             let Scenario { criterion, name, about } = scenario.scenario;
             let of = match criterion {
