@@ -103,7 +103,8 @@ impl Watch {
             };
             let first = self.log.record_at(status.partition, Offset(bounds.first.0)).await?;
             if let Some(first) = first.filter(|first| first.timestamp_ms >= 0) {
-                let age_seconds = (now_ms() - first.timestamp_ms) as f64 / 1000.0;
+                // A producer's clock may be ahead.
+                let age_seconds = (now_ms() - first.timestamp_ms).max(0) as f64 / 1000.0;
                 shortest = Some(shortest.map_or(age_seconds, |shortest| shortest.min(age_seconds)));
             }
         }
