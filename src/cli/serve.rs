@@ -26,6 +26,8 @@ pub(super) async fn serve(settings: &Arc<Settings>, export: &Export) -> Result<E
         Some(path) => read_tokens(path).map_err(Failure::usage)?,
         None => Vec::new(),
     };
+    // Heard, it ends nothing: a file at its limit is an error like a disk that is full, and told.
+    _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
     let access = match open(settings).map_err(|error| Failure {
         exit: setup_exit(&error),
         ..Failure::from(error)

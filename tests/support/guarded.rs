@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-// A file at its limit is an error to the process, and not its end (XFSZ).
 const WATCH: &str = r#"
-trap '' XFSZ
 exec 3<&0
 "$@" </dev/null >>"$0.out" 2>>"$0.err" 3<&- &
 child=$!
