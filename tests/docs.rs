@@ -254,3 +254,23 @@ fn the_tests_that_reliability_names_exist() {
         assert!(is_there, "docs/reliability.md names {module}::{test}, which is no test");
     }
 }
+
+/// `scripts/reliability` writes the last column.
+#[test]
+fn each_fault_in_reliability_tells_how_its_test_ended_last() {
+    let text = std::fs::read_to_string(Path::new(ROOT).join("docs/reliability.md")).expect("UTF-8");
+    let rows: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains("::"))
+        .collect();
+    assert!(rows.len() > 30, "{}", rows.len());
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let date = cells.last().and_then(|last| last.strip_prefix("passed "));
+        let is_date = |text: &str| text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        assert!(
+            cells.len() == 4 && date.is_some_and(is_date),
+            "run scripts/reliability: {row}"
+        );
+    }
+}
