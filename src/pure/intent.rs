@@ -155,6 +155,15 @@ mod tests {
         };
         let first = Target::of(&Checkpoint::first(NextOffset(3), "t", 1));
         let token = || "0af3".to_owned();
+        assert_eq!(
+            Intent::Rewind {
+                mark: Box::new(mark.clone()),
+                token: token()
+            }
+            .to_string(),
+            "rewind 42 41:-1:0000abcd 00000000000000000000000000000007 42 40 1 1 0af3",
+            "as stored: another form is another format"
+        );
         for intent in [
             Intent::Rewind {
                 mark: Box::new(mark),

@@ -251,6 +251,12 @@ impl Kafka {
         );
     }
 
+    /// The same, whose records stay however old they are.
+    pub fn create_lasting_topic(&self, topic: &str, partitions: u32) {
+        let new = NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        self.create(new, partitions);
+    }
+
     /// The same on three brokers, where the second leads and the third follows; a follower that lacks records may
     /// become the leader, and one in-sync replica is enough for an acknowledgement.
     pub fn create_careless_topic(&self, topic: &str, partitions: u32) {
