@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use super::rollout::Seen;
+use super::rollout::{HealthRow, Seen};
 use super::{Access, AccessError};
 use crate::projector::now_ms;
 use crate::pure::entity::{Entity, Kind};
@@ -29,19 +27,6 @@ const TOUCHED_MAX: usize = 1000;
 const HEALTH_MS: i64 = 60_000;
 /// Differing documents that are named.
 const NAMED: usize = 3;
-
-/// How one projector of the candidate fares, counted since it started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct HealthRow {
-    /// By its clock.
-    pub at_ms: i64,
-    /// Commits that went well.
-    pub written: u64,
-    /// Commits that failed.
-    pub failed: u64,
-    /// Times that store and log did not agree.
-    pub drift: u64,
-}
 
 /// What a look came to.
 pub struct Heard {
@@ -69,6 +54,8 @@ struct Memory {
     lags: VecDeque<f64>,
     health: VecDeque<BTreeMap<String, HealthRow>>,
     first: BTreeMap<String, HealthRow>,
+    /// What the candidate's projectors told last, and since when they have told nothing else.
+    heard: Option<(String, Instant)>,
     cursors: BTreeMap<(PartitionId, Kind), NextOffset>,
     again: BTreeMap<PartitionId, BTreeSet<Entity>>,
     /// Differed at one look; a document differs if it does at two.
@@ -184,10 +171,13 @@ impl Access {
         if let Some(lag) = self.lag(&partitions, candidate).await? {
             keep(&mut memory.lags, lag as f64);
         }
-        let health = candidate.note(Note::Health).await.unwrap_or_default();
-        let health: BTreeMap<String, HealthRow> = health
-            .and_then(|text| serde_json::from_str(&text).ok())
+        let health = candidate
+            .note(Note::Health)
+            .await
+            .unwrap_or_default()
             .unwrap_or_default();
+        let silent = memory.hear(&health);
+        let health: BTreeMap<String, HealthRow> = serde_json::from_str(&health).unwrap_or_default();
         for (instance, row) in &health {
             memory.first.entry(instance.clone()).or_insert(*row);
         }
@@ -204,6 +194,7 @@ impl Access {
             read_errors: reads.map(|(failed, _)| failed),
             lag_p95_events: (memory.lags.len() >= LOOKS_MIN).then(|| p95(&memory.lags)),
             read_latency_p95_ms: reads.map(|(_, p95_ms)| p95_ms),
+            silent_seconds: Some(silent.as_secs() as f64),
         })
     }
 
@@ -351,6 +342,14 @@ impl Memory {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         self.random >> 16
+    }
+
+    /// How long the candidate's projectors have told nothing else than this.
+    fn hear(&mut self, health: &str) -> Duration {
+        if self.heard.as_ref().is_none_or(|(before, _)| before != health) {
+            self.heard = Some((health.to_owned(), Instant::now()));
+        }
+        self.heard.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 
     fn drift(&self) -> Option<f64> {

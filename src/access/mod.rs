@@ -31,7 +31,7 @@ pub use self::audit_board::{AuditBoard, AuditStatus};
 pub use self::audits::{AuditOrder, EntityOrder, Watch, healer};
 pub use self::dead_letters::{DeadLetter, Header};
 pub use self::documents::{ListRequest, Page, StreamEvent, with_heartbeat_state};
-pub use self::leading::{HealthRow, Heard, Leading};
+pub use self::leading::{Heard, Leading};
 pub use self::migrate::{Migration, migrate};
 pub use self::namespaces::NamespaceRow;
 pub use self::open::{
@@ -43,7 +43,7 @@ pub use self::rebuild::{RebuildProgress, RebuildReport, RebuildRequest, RebuiltP
 pub use self::redrive::{Chosen, Effort, Fate, LETTERS_MAX, RedriveReport, RedriveRequest, RedrivenLetter};
 pub use self::replay::{ReplayProgress, ReplayProof, ReplayReport, ReplayRequest, ReplayedPartition, Told};
 pub use self::resume::{LetThrough, ResumeRequest};
-pub use self::rollout::{RolloutOrder, RolloutReport, RolloutStart};
+pub use self::rollout::{HealthRow, RolloutOrder, RolloutReport, RolloutStart};
 pub use self::routes::{Led, Route};
 pub use self::snapshot::{RestoredRow, SnapshotRow};
 pub use self::snapshot_board::{SnapshotBoard, SnapshotStatus};

@@ -51,6 +51,19 @@ pub struct RolloutReport {
     pub record: Vec<Step>,
 }
 
+/// How one projector of the candidate fares, counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HealthRow {
+    /// By its clock.
+    pub at_ms: i64,
+    /// Commits that went well.
+    pub written: u64,
+    /// Commits that failed.
+    pub failed: u64,
+    /// Times that store and log did not agree.
+    pub drift: u64,
+}
+
 /// A rollout, and the text that it was read from.
 pub(super) struct Seen {
     pub(super) rollout: Rollout,

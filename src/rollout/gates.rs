@@ -3,14 +3,17 @@
 use serde::{Deserialize, Serialize};
 
 /// All gates, by name, in the order in which they are looked at.
-pub const GATES: [&str; 6] = [
+pub const GATES: [&str; 7] = [
     "parity",
     "drift",
     "write_failures",
     "read_errors",
     "lag_p95_events",
     "read_latency_p95_ms",
+    "silent_seconds",
 ];
+/// A rollout that was begun before there was this gate goes on with it.
+const SILENT_SECONDS_MAX: f64 = 30.0;
 
 /// How far each may go. More than that breaks the gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,13 @@ pub struct Limits {
     pub lag_p95_events_max: f64,
     /// Milliseconds until the candidate's store has answered.
     pub read_latency_p95_ms_max: f64,
+    /// Seconds since the candidate's projectors told of themselves last.
+    #[serde(default = "silent_seconds_max")]
+    pub silent_seconds_max: f64,
+}
+
+fn silent_seconds_max() -> f64 {
+    SILENT_SECONDS_MAX
 }
 
 impl Default for Limits {
@@ -44,6 +54,7 @@ impl Default for Limits {
             read_errors_max: 5.0,
             lag_p95_events_max: 10_000.0,
             read_latency_p95_ms_max: 250.0,
+            silent_seconds_max: SILENT_SECONDS_MAX,
         }
     }
 }
@@ -65,6 +76,8 @@ pub struct Values {
     pub lag_p95_events: Option<f64>,
     /// See [`Limits`].
     pub read_latency_p95_ms: Option<f64>,
+    /// See [`Limits`].
+    pub silent_seconds: Option<f64>,
 }
 
 /// One gate: its value and limit.
@@ -112,6 +125,7 @@ impl Limits {
             (values.read_errors, self.read_errors_max),
             (values.lag_p95_events, self.lag_p95_events_max),
             (values.read_latency_p95_ms, self.read_latency_p95_ms_max),
+            (values.silent_seconds, self.silent_seconds_max),
         ];
         let reading = |(gate, (value, limit)): (&str, (Option<f64>, f64))| Reading {
             gate: gate.to_owned(),
@@ -132,6 +146,7 @@ mod tests {
 
     #[test]
     fn only_what_is_over_its_limit_is_broken() {
+        type Break = fn(&mut Values);
         let fine = Values {
             compared: 50,
             drift: Some(0.0),
@@ -139,54 +154,22 @@ mod tests {
             read_errors: Some(5.0),
             lag_p95_events: Some(10_000.0),
             read_latency_p95_ms: Some(250.0),
+            silent_seconds: Some(30.0),
             ..Values::default()
         };
-        let cases: [(&str, Values); 7] = [
-            ("", fine.clone()),
-            (
-                "parity",
-                Values {
-                    differing: 1,
-                    ..fine.clone()
-                },
-            ),
-            (
-                "drift",
-                Values {
-                    drift: Some(1.0),
-                    ..fine.clone()
-                },
-            ),
-            (
-                "write_failures",
-                Values {
-                    write_failures: Some(0.02),
-                    ..fine.clone()
-                },
-            ),
-            (
-                "read_errors",
-                Values {
-                    read_errors: Some(6.0),
-                    ..fine.clone()
-                },
-            ),
-            (
-                "lag_p95_events",
-                Values {
-                    lag_p95_events: Some(10_001.0),
-                    ..fine.clone()
-                },
-            ),
-            (
-                "read_latency_p95_ms",
-                Values {
-                    read_latency_p95_ms: Some(251.0),
-                    ..fine
-                },
-            ),
+        let cases: [(&str, Break); 8] = [
+            ("", |_| {}),
+            ("parity", |values| values.differing = 1),
+            ("drift", |values| values.drift = Some(1.0)),
+            ("write_failures", |values| values.write_failures = Some(0.02)),
+            ("read_errors", |values| values.read_errors = Some(6.0)),
+            ("lag_p95_events", |values| values.lag_p95_events = Some(10_001.0)),
+            ("read_latency_p95_ms", |values| values.read_latency_p95_ms = Some(251.0)),
+            ("silent_seconds", |values| values.silent_seconds = Some(31.0)),
         ];
-        for (broken, values) in cases {
+        for (broken, break_it) in cases {
+            let mut values = fine.clone();
+            break_it(&mut values);
             let readings = Limits::default().read(&values);
             let found: Vec<&str> = readings
                 .iter()

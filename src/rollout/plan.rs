@@ -9,7 +9,7 @@ use crate::config::{nearest_name, read_span};
 
 const KEYS: [&str; 3] = ["allow", "gates", "stage"];
 const STAGE_KEYS: [&str; 3] = ["name", "percent", "hold"];
-const GATE_KEYS: [&str; 8] = [
+const GATE_KEYS: [&str; 9] = [
     "parity_differing_max",
     "parity_documents_min",
     "parity_sample",
@@ -18,6 +18,7 @@ const GATE_KEYS: [&str; 8] = [
     "read_errors_max",
     "lag_p95_events_max",
     "read_latency_p95_ms_max",
+    "silent_seconds_max",
 ];
 /// More than a sample is an audit.
 const SAMPLE_MAX: f64 = 1000.0;
@@ -160,6 +161,7 @@ impl Reader<'_> {
                 "read_errors_max" => limits.read_errors_max = number()?,
                 "lag_p95_events_max" => limits.lag_p95_events_max = number()?,
                 "read_latency_p95_ms_max" => limits.read_latency_p95_ms_max = number()?,
+                "silent_seconds_max" => limits.silent_seconds_max = number()?,
                 _ => return Err(self.unknown(key.span().start, name, &GATE_KEYS)),
             }
         }

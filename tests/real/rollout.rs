@@ -192,7 +192,7 @@ fn readers_follow_each_stage_at_once_and_no_answer_mixes() {
         .collect();
     assert_eq!(did, ["start", "promote", "promote", "rollback"], "{record}");
     assert_eq!(record[1]["to"]["percent"], 50, "{record}");
-    assert_eq!(record[1]["gates"].as_array().map(Vec::len), Some(6), "{record}");
+    assert_eq!(record[1]["gates"].as_array().map(Vec::len), Some(7), "{record}");
     note(&format!("{} answers, away by stage: {sizes:?}", answers.len()));
 }
 

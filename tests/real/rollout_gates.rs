@@ -170,6 +170,15 @@ fn a_candidate_that_stands_still_leads_readers_back() {
 }
 
 #[test]
+fn a_candidate_that_is_gone_leads_readers_back_also_where_nothing_happens() {
+    let stage = Stage::plain("gate-silent", 500);
+    stage.begin("silent_seconds_max = 3");
+    stage.new.sigstop();
+    assert!(stage.broken("silent_seconds") > 3.0);
+    stage.new.sigcont();
+}
+
+#[test]
 fn reads_of_the_candidate_that_take_long_lead_readers_back() {
     let proxy = std::cell::OnceCell::new();
     let stage = Stage::new("gate-latency", 500, |world| {
