@@ -164,6 +164,7 @@ impl Machine {
             good_mark: None,
             parked: Vec::new(),
             let_through: NextOffset::START,
+            letters: LastRecord::Gone,
         };
         machine.on(Input::Done(Outcome::Surveyed(Box::new(survey))), 0);
         let batches: Vec<_> = (0..=ROUNDS).map(|round| records_behind(round * EVENTS)).collect();

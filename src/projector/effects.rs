@@ -9,8 +9,8 @@ use crate::pure::checkpoint::Checkpoint;
 use crate::pure::event::Rules;
 use crate::pure::partition::{DeadLetter, Effect, Failure, Outcome, Rewound};
 use crate::pure::place::{NextOffset, PartitionId};
-use crate::pure::record::RecordBatch;
-use crate::pure::recovery::Survey;
+use crate::pure::record::{RecordBatch, RecordIdentity};
+use crate::pure::recovery::{LastRecord, Survey};
 use crate::repair::snapshot::{Source, restore};
 use crate::repair::{RepairError, Site, compare, rewind};
 use crate::store::{Note, Owner, Store, StoreError};
@@ -38,7 +38,10 @@ impl Doer {
     /// Does one effect.
     pub async fn perform(self, effect: Effect) -> Outcome {
         let result = match &effect {
-            Effect::Survey { .. } => self.survey().await.map(|survey| Outcome::Surveyed(Box::new(survey))),
+            Effect::Survey { letters_end, .. } => self
+                .survey(*letters_end)
+                .await
+                .map(|survey| Outcome::Surveyed(Box::new(survey))),
             Effect::Load { expected, entities } => {
                 let loaded = self.store.load(self.partition, expected, entities).await;
                 loaded.map(Outcome::Loaded).map_err(failure)
@@ -58,7 +61,7 @@ impl Doer {
         result.unwrap_or_else(|failure| Outcome::Failed(effect, failure))
     }
 
-    async fn survey(&self) -> Result<Survey, Failure> {
+    async fn survey(&self, letters_end: Option<RecordIdentity>) -> Result<Survey, Failure> {
         let opened = self
             .store
             .open(self.partition, &self.owner, self.lease)
@@ -67,9 +70,29 @@ impl Doer {
         let told = self.store.note(Note::Resume(self.partition)).await.map_err(failure)?;
         let survey = compare(&*self.log, self.partition, opened).await;
         let mut survey = survey.map_err(|error| Failure::Away(error.to_string()))?;
+        if let Some(named) = letters_end {
+            let letters = self.letters(&survey, named).await;
+            survey.letters = letters.map_err(|error| Failure::Away(error.to_string()))?;
+        }
         let offset = told.and_then(|text| text.parse().ok());
         survey.let_through = offset.map_or(NextOffset::START, NextOffset);
         Ok(survey)
+    }
+
+    /// Whether the log still has the record up to which dead letters were appended, where the checkpoint does not tell.
+    async fn letters(&self, survey: &Survey, named: RecordIdentity) -> Result<LastRecord, LogError> {
+        let passed = survey
+            .checkpoint
+            .as_ref()
+            .is_some_and(|now| now.next.is_past(named.offset));
+        if passed || survey.first.is_past(named.offset) {
+            return Ok(LastRecord::Gone);
+        }
+        if !survey.end.is_past(named.offset) {
+            return Ok(LastRecord::Differs);
+        }
+        let in_log = self.log.record_at(self.partition, named.offset).await?;
+        Ok(LastRecord::compare(Some(named), in_log))
     }
 
     fn site(&self) -> Site {

@@ -56,6 +56,8 @@ pub struct Survey {
     pub parked: Vec<(Entity, Offset)>,
     /// Batches that begin below go on however many dead letters they have.
     pub let_through: NextOffset,
+    /// What the log says of the record up to which this projector appended dead letters; `Gone`: nothing to compare.
+    pub letters: LastRecord,
 }
 
 /// What is done about it.
@@ -266,6 +268,7 @@ mod tests {
             good_mark: mark.map(|mark| Box::new(Checkpoint::first(NextOffset(mark), "id", 12))),
             parked: Vec::new(),
             let_through: NextOffset::START,
+            letters: LastRecord::Gone,
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::examine::{Begin, Examined, examine};
 use super::ground::{Ground, Pace};
+use super::marks::forget_since;
 use super::site::RepairError;
 use super::verdict::{Rebuild, Verdict};
 use crate::pure::checkpoint::Checkpoint;
@@ -172,6 +173,7 @@ async fn write(
         let results = sent(ground, partition, &heal).await?;
         settle(plain, &results, &mut changed, healing);
     }
+    forget_since(&*ground.store, partition, parked.iter().filter_map(|one| one.parked)).await?;
     for examined in parked {
         let Some(before) = checkpoint.take() else {
             changed.push(examined.entity);

@@ -10,6 +10,7 @@ mod expire;
 mod ground;
 mod heal;
 mod listing;
+mod marks;
 mod parity;
 mod plan;
 mod reading;
@@ -20,6 +21,7 @@ pub mod snapshot;
 mod standing;
 mod survey;
 mod verdict;
+mod wishes;
 
 pub use self::audit::{AuditRequest, Forecast, ForecastPartition, Stretch, audit, forecast};
 pub use self::choose::{Choice, From};

@@ -5,29 +5,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{Plan, plan};
+use super::marks::{forget_since, made_since};
 use super::site::{Lease, RepairError, Site, now, read_through};
 use super::snapshot::{self, Restored, Source};
 use super::survey::last_record_of;
 use crate::log::Bounds;
 use crate::pure::batch::Batch;
-use crate::pure::checkpoint::Checkpoint;
-use crate::pure::document::Document;
+use crate::pure::checkpoint::{Checkpoint, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::event::Rules;
 use crate::pure::intent::{Intent, Target};
 use crate::pure::partition::Rewound;
 use crate::pure::place::{NextOffset, Offset};
 use crate::pure::recovery::LastRecord;
-use crate::pure::refold::{Refold, Refolded, Want};
+use crate::pure::refold::{Refold, Refolded};
 use crate::store::StoreError;
 
 /// Entities put back by one pass over the log: a bound on memory.
 pub(super) const SLICE_ENTITIES: usize = 20_000;
 /// Entities read or written by one call to the store.
-const CHUNK_ENTITIES: usize = 1_000;
+pub(super) const CHUNK_ENTITIES: usize = 1_000;
 /// Marks looked at for a lower one.
 const MARKS_MAX: usize = 1_000;
+
+/// How tokens begin: see `new_token`.
+const PARKED: &str = "parked-";
+const WHOLE: &str = "whole-";
 
 /// How far a rewind is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,7 +64,7 @@ pub async fn rewind(
     };
     loop {
         work.put_back(told).await?;
-        if work.target_holds().await? {
+        if work.target_holds().await? && work.is_back().await? {
             return work.finish().await;
         }
     }
@@ -87,17 +90,19 @@ impl From<Restored> for Rewound {
     }
 }
 
-struct Work<'a> {
-    site: &'a Site,
-    rules: Rules,
-    lease: Lease<'a>,
-    bounds: Bounds,
+pub(super) struct Work<'a> {
+    pub(super) site: &'a Site,
+    pub(super) rules: Rules,
+    pub(super) lease: Lease<'a>,
+    pub(super) bounds: Bounds,
     /// The store's checkpoint, with the intent.
-    current: Checkpoint,
-    target: Target,
+    pub(super) current: Checkpoint,
+    pub(super) target: Target,
     token: String,
-    left: BTreeSet<Entity>,
-    progress: Progress,
+    pub(super) left: BTreeSet<Entity>,
+    /// Whether the digest is known to count what the documents are: else the target's is believed.
+    pub(super) is_exact: bool,
+    pub(super) progress: Progress,
 }
 
 impl<'a> Work<'a> {
@@ -111,9 +116,11 @@ impl<'a> Work<'a> {
             (Some(Intent::Rewind { mark, token }), _) => (true, *mark, token),
             (Some(Intent::Restore { .. }), _) => return Err(unknown(site, "a restore is under way").into()),
             (_, None) => return Ok(None),
+            // Done, and nobody was told: the mark may be of a time in which entities were parked that no longer are.
+            (Some(Intent::Rewound { .. }), Some(mark)) if is_at(&current, mark) => return Ok(None),
             // The store was rolled back below the mark in the meantime: its documents are none of the mark's.
             (_, Some(mark)) if mark.next > current.next => return Err(refused(site, Some(current)).into()),
-            (_, Some(mark)) => (false, Target::of(mark), format!("{:016x}", rand::random::<u64>())),
+            (_, Some(mark)) => (false, Target::of(mark), String::new()),
         };
         let mut work = Self {
             rules: Rules {
@@ -127,11 +134,15 @@ impl<'a> Work<'a> {
             target,
             token,
             left: BTreeSet::new(),
+            is_exact: true,
             progress: Progress::default(),
         };
         if !begun {
+            work.token = work.new_token().await?;
             work.write(Batch::new(None, work.current.clone())).await?;
         }
+        // Who began it may have met what a cut log does not tell.
+        work.is_exact = !begun || !work.was_cut().await?;
         if !work.target_holds().await? {
             tracing::warn!(partition = %site.partition, to = %work.target.next, "the log was cut again: a lower mark");
         }
@@ -178,6 +189,7 @@ impl<'a> Work<'a> {
             let lower = mark.next < self.target.next && mark.next <= self.bounds.end;
             if lower && last_record_of(&*site.log, site.partition, &mark, bounds).await? == LastRecord::Matches {
                 self.target = Target::of(&mark);
+                self.token = self.new_token().await?;
                 self.write(Batch::new(None, self.current.clone())).await?;
                 return Ok(false);
             }
@@ -191,10 +203,21 @@ impl<'a> Work<'a> {
         })
     }
 
+    /// Says whether the target was made while what is parked now was parked already: then its counts lack what waits.
+    async fn new_token(&self) -> Result<String, RepairError> {
+        let site = self.site;
+        let parked = site.store.parked(site.partition).await?.into_iter().map(|(_, at)| at);
+        let made = made_since(&*site.store, site.partition, parked).await?;
+        let is_target = |mark: &Mark| Target::of(&mark.checkpoint) == self.target;
+        let kind = if made.iter().any(is_target) { PARKED } else { WHOLE };
+        Ok(format!("{kind}{:016x}", rand::random::<u64>()))
+    }
+
     /// Puts back parked entities, and all whose last offset is at or past the target.
     async fn put_back(&mut self, told: &mut (dyn FnMut(Progress) + Send)) -> Result<(), RepairError> {
         let site = self.site;
         let parked: BTreeMap<Entity, Offset> = site.store.parked(site.partition).await?.into_iter().collect();
+        forget_since(&*site.store, site.partition, parked.values().copied()).await?;
         let waiting: Vec<Entity> = parked.keys().cloned().collect();
         for slice in waiting.chunks(SLICE_ENTITIES) {
             self.slice(slice, &parked, told).await?;
@@ -212,6 +235,17 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Whether all documents are as of the target, but for those that are left: what was listed may have been listed of
+    /// another store, one that failed over to an old copy and back.
+    async fn is_back(&self) -> Result<bool, RepairError> {
+        let (site, most) = (self.site, self.left.len() + 1);
+        let (found, ahead) = site.store.ahead(site.partition, self.target.next, most).await?;
+        if found.as_ref().map(Checkpoint::identity) != Some(self.current.identity()) {
+            return Err(refused(site, found).into());
+        }
+        Ok(ahead.iter().all(|entity| self.left.contains(entity)))
+    }
+
     /// One pass over the log for some entities, then their documents as they were.
     async fn slice(
         &mut self,
@@ -221,36 +255,8 @@ impl<'a> Work<'a> {
     ) -> Result<(), RepairError> {
         let site = self.site;
         let mut refold = Refold::new(site.partition, self.rules, 0);
-        let (mut gone, mut lost, mut from) = (Vec::new(), BTreeMap::new(), self.target.next);
-        for chunk in entities.chunks(CHUNK_ENTITIES) {
-            self.lease.keep().await?;
-            let peeked = site.store.peek(site.partition, chunk).await?;
-            if peeked.checkpoint.as_ref().map(Checkpoint::identity) != Some(self.current.identity()) {
-                return Err(refused(site, peeked.checkpoint).into());
-            }
-            for (entity, (stored, _)) in chunk.iter().zip(peeked.entities) {
-                let parked_at = parked.get(entity).copied();
-                match plan(site.partition, entity, &stored, self.bounds.first, self.target.next) {
-                    Plan::Leave { counted } => _ = lost.insert(entity.clone(), counted),
-                    Plan::Remove { counted } if parked_at.is_none() => gone.push((entity.clone(), counted)),
-                    Plan::Remove { counted } => refold.want(entity.clone(), Want::until(self.target.next), counted),
-                    Plan::Fold { first, counted } => {
-                        from = from.min(first);
-                        let split = parked_at.map_or(NextOffset::START, |at| NextOffset(at.0));
-                        let until = self.target.next;
-                        refold.want(
-                            entity.clone(),
-                            Want {
-                                until,
-                                split: split.min(until),
-                            },
-                            counted,
-                        );
-                    }
-                }
-            }
-        }
-        from = from.min(self.go_on_from_snapshots(lost, parked, &mut refold).await?);
+        let mut wishes = self.wishes(entities, parked).await?;
+        let from = self.want(&mut wishes, &mut refold).await?;
         let (mut folded, until) = (Vec::new(), self.target.next);
         let take = |records: &_| folded.extend(refold.feed(records).done);
         self.progress.records += read_through(site, (from, until), &mut self.lease, take).await?;
@@ -259,7 +265,7 @@ impl<'a> Work<'a> {
             self.write_folded(chunk, parked).await?;
             told(self.progress);
         }
-        for chunk in gone.chunks(CHUNK_ENTITIES) {
+        for chunk in wishes.gone.chunks(CHUNK_ENTITIES) {
             let mut batch = Batch::new(None, self.current.clone());
             for (entity, counted) in chunk {
                 batch.checkpoint.digest = batch.checkpoint.digest.moved(*counted, 0);
@@ -270,42 +276,6 @@ impl<'a> Work<'a> {
             told(self.progress);
         }
         Ok(())
-    }
-
-    /// Entities whose beginning the log has lost: their snapshots are gone on from; the log has all that follows. Those
-    /// without one are left. Returns where to read from.
-    async fn go_on_from_snapshots(
-        &mut self,
-        lost: BTreeMap<Entity, u128>,
-        parked: &BTreeMap<Entity, Offset>,
-        refold: &mut Refold<u128>,
-    ) -> Result<NextOffset, RepairError> {
-        let (mut from, until) = (self.target.next, self.target.next);
-        if lost.is_empty() {
-            return Ok(from);
-        }
-        self.lease.keep().await?;
-        let entities: BTreeSet<Entity> = lost.keys().cloned().collect();
-        let mut found = snapshot::lookup(self.site, &entities, until).await?;
-        for (entity, counted) in lost {
-            let waits_since = parked.get(&entity).copied();
-            let usable = |document: &Document| {
-                let included = document.offset()?;
-                let is_before_parking = waits_since.is_none_or(|at| included < at);
-                is_before_parking.then_some(included.next().max(self.bounds.first))
-            };
-            let Some((document, next)) = found
-                .remove(&entity)
-                .and_then(|document| usable(&document).map(|next| (document, next)))
-            else {
-                self.left.insert(entity);
-                continue;
-            };
-            from = from.min(next);
-            let split = waits_since.map_or(NextOffset::START, |at| NextOffset(at.0)).min(until);
-            refold.want_onto(document, Vec::new(), Want { until, split }, counted);
-        }
-        Ok(from)
     }
 
     async fn write_folded(
@@ -324,7 +294,7 @@ impl<'a> Work<'a> {
             }
             if let Some(at) = parked.get(&one.entity) {
                 batch.unparked.push(one.entity.clone());
-                if self.target.next.is_past(*at) {
+                if self.target.next.is_past(*at) && !self.token.starts_with(WHOLE) {
                     // The mark counted it as it was parked; now it is what the log says.
                     self.target.digest = self.target.digest.moved(one.hash_at_split, hash);
                     self.target.counts[1] += one.accepted;
@@ -344,7 +314,7 @@ impl<'a> Work<'a> {
         let mut checkpoint = self.target.checkpoint(&self.current);
         // Of the log's first offset nothing is known but that: if it was cut, documents lie below it.
         let is_first = self.target.last_record.is_none() && self.bounds.first > NextOffset::START;
-        if !self.left.is_empty() || is_first {
+        if self.is_exact || !self.left.is_empty() || is_first {
             checkpoint.digest = self.current.digest;
         }
         checkpoint.intent = Intent::Rewound { from, token }.to_string();
@@ -361,7 +331,7 @@ impl<'a> Work<'a> {
     }
 
     /// Whether the log lost what was applied: what it has now past the target was never seen.
-    async fn was_cut(&self) -> Result<bool, RepairError> {
+    pub(super) async fn was_cut(&self) -> Result<bool, RepairError> {
         let site = self.site;
         let bounds = (self.bounds.first, self.bounds.end);
         let last = last_record_of(&*site.log, site.partition, &self.current, bounds).await?;
@@ -369,7 +339,11 @@ impl<'a> Work<'a> {
     }
 }
 
-fn refused(site: &Site, found: Option<Checkpoint>) -> StoreError {
+fn is_at(current: &Checkpoint, mark: &Checkpoint) -> bool {
+    (current.next, current.last_record) == (mark.next, mark.last_record)
+}
+
+pub(super) fn refused(site: &Site, found: Option<Checkpoint>) -> StoreError {
     StoreError::Refused {
         partition: site.partition,
         found: Box::new(found),

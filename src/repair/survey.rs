@@ -51,6 +51,7 @@ pub async fn compare(log: &dyn Log, partition: PartitionId, opened: Opened) -> R
         parked: opened.parked,
         checkpoint: opened.checkpoint,
         let_through: NextOffset::START,
+        letters: LastRecord::Gone,
     })
 }
 
@@ -70,6 +71,13 @@ pub async fn last_record_of(
     if first.is_past(named.offset) || !end.is_past(named.offset) {
         return Ok(LastRecord::Gone);
     }
-    let in_log = log.record_at(partition, named.offset).await?;
+    let mut in_log = log.record_at(partition, named.offset).await?;
+    if in_log.is_none() {
+        // A hole, or the log was cut since its bounds were asked for.
+        if !log.bounds(partition).await?.end.is_past(named.offset) {
+            return Ok(LastRecord::Differs);
+        }
+        in_log = log.record_at(partition, named.offset).await?;
+    }
     Ok(LastRecord::compare(Some(named), in_log))
 }

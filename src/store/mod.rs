@@ -252,6 +252,14 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(Entity, Offset)>, StoreError>;
 
+    /// Some of those entities, at most `limit` of each kind, with the checkpoint of the same instant.
+    async fn ahead(
+        &self,
+        partition: PartitionId,
+        from: NextOffset,
+        limit: usize,
+    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError>;
+
     /// Number of documents whose last event lies below `offset`.
     async fn count_below(&self, partition: PartitionId, offset: NextOffset) -> Result<u64, StoreError>;
 

@@ -1,116 +1,257 @@
-//! What must be so: at each step a document is the fold of its events up to its own offset and the checkpoint claims
-//! nothing that the documents lack; at the end all is as if nothing had ever happened.
-
-use std::collections::BTreeMap;
+//! What must be so. At each step: a document is the fold of its events up to its own offset, the checkpoint claims nothing
+//! that the documents lack, digest, counts and dead letters are what they say, and who is held has a reason. At the end
+//! all is as if nothing had ever happened.
 
 use khala::pure::checkpoint::Checkpoint;
 use khala::pure::document::Document;
 use khala::pure::entity::Entity;
 use khala::pure::place::Offset;
 
+use super::oracle::Oracle;
 use super::part::Part;
-use super::sea::PARTITION;
+use super::sea::{PARTITION, State};
 use super::world::World;
 use crate::reference::Rec;
 
+/// What a look at the documents told.
+struct Looked {
+    /// Those that were not looked at before.
+    right: Vec<(Entity, Vec<u8>)>,
+    /// Whether one was made without its beginning.
+    guessed: bool,
+}
+
 impl World {
-    /// Rule 3 and rule 2, at this instant.
+    /// At this instant, if anything has changed.
     pub(super) fn check(&mut self) -> Result<(), String> {
-        let state = self.sea.lock();
-        let now = state.part.checkpoint.as_ref().map(Checkpoint::identity);
-        let faults = self.history.trace.len();
-        if now == self.looked_at.0 && faults == self.looked_at.1 {
+        self.held_rightly()?;
+        let sea = self.sea.clone();
+        let state = sea.lock();
+        if state.changes == self.checked {
             return Ok(());
         }
-        self.looked_at = (now, faults);
-        let rewinding = state.part.is_rewinding();
-        let checkpoint = state.part.checkpoint.as_ref();
-        if self.any_cut && (rewinding || checkpoint.is_some_and(|now| !is_good(now, &state.records))) {
+        self.checked = state.changes;
+        let part = &state.part;
+        if let Some(foreign) = &self.foreign {
+            let theirs = &foreign.theirs;
+            let same = part.documents == theirs.documents && part.checkpoint == theirs.checkpoint;
+            return if same {
+                Ok(())
+            } else {
+                Err("written into documents of another version".to_owned())
+            };
+        }
+        let rewinding = part.is_rewinding();
+        let of_former = part
+            .checkpoint
+            .as_ref()
+            .is_some_and(|now| now.topic_id != state.topic_id);
+        if rewinding && of_former {
+            return Ok(()); // it cannot be finished any more
+        }
+        let is_as_log = |now: &Checkpoint| of_former || stands(now, &state);
+        if self.any_cut && (rewinding || !part.checkpoint.as_ref().is_none_or(is_as_log)) {
             return Ok(()); // documents may hold what the log lost, until a recovery finds out
         }
-        self.all_right(&state.part)
+        let topic_id = part.checkpoint.as_ref().map_or("", |now| now.topic_id.as_str());
+        let looked = self.documents_are_right(&state, self.oracle_of(topic_id))?;
+        self.right.extend(looked.right);
+        self.any_guess |= looked.guessed;
+        if rewinding {
+            return Ok(());
+        }
+        let oracle = self.oracle_of(topic_id);
+        self.nothing_is_missing(&state, oracle)?;
+        self.sums_are_right(&state, oracle)
     }
 
-    fn all_right(&self, part: &Part) -> Result<(), String> {
-        let rewinding = part.is_rewinding();
-        for (entity, (json, state)) in &part.documents {
-            if part.damaged.contains(entity) {
+    fn held_rightly(&self) -> Result<(), String> {
+        for projector in &self.projectors {
+            let allowed = match projector.is_held() {
+                None => true,
+                Some("log_replaced") => self.any_cut || self.former.is_some(),
+                Some("projection_version_changed") => self.any_version,
+                Some("document_corrupt") => self.any_cut, // a restore whose snapshot was of a log that is no more
+                Some(_) => false,
+            };
+            if !allowed {
+                let view = projector.machine.view();
+                return Err(format!("projector {} is held: {:?}", projector.name, view.state));
+            }
+        }
+        Ok(())
+    }
+
+    fn documents_are_right(&self, state: &State, oracle: &Oracle) -> Result<Looked, String> {
+        let (part, mut right, mut guessed) = (&state.part, Vec::new(), false);
+        for (entity, (json, beside)) in &part.documents {
+            let excused = part.damaged.contains(entity) || part.gone.contains(entity);
+            if excused || self.right.get(entity) == Some(json) {
                 continue;
             }
-            let offset = part.index.get(entity).copied().unwrap_or(Offset(0));
-            let read = Document::parse(entity, PARTITION, json, state.as_deref());
+            let read = Document::parse(entity, PARTITION, json, beside.as_deref());
             let document = read.map_err(|error| format!("{entity} is unreadable: {error}"))?.0;
+            let offset = part.index.get(entity).copied().unwrap_or(Offset(0));
             if document.offset() != Some(offset) {
-                return Err(format!(
-                    "{entity}: the index says {offset}, the document {:?}",
-                    document.offset()
-                ));
+                let has = document.offset();
+                return Err(format!("{entity}: the index says {offset}, the document {has:?}"));
             }
             let text = String::from_utf8_lossy(json);
-            let wanted = self.expected.get(&(entity.subject().to_owned(), offset.0));
-            if wanted.is_none_or(|hash| !text.contains(hash.as_str())) {
+            if oracle.allows(entity.subject(), offset.0, &text) {
+                right.push((entity.clone(), json.clone()));
+                continue;
+            }
+            // What a cut log took, and retention the beginning of, can be rebuilt from nothing.
+            let began = document.first_offset().map_or(0, |began| began.0);
+            let is_forgotten = began < state.first || oracle.began_before(entity.subject(), state.first);
+            let is_stuck = self.any_cut && is_forgotten;
+            // Its first event came once more when the log had forgotten it: nobody can tell that from a beginning.
+            let hurt = self.ever_damaged.contains(entity) || part.ever_expired.contains(entity);
+            let is_guess = hurt && state.first > 0 && oracle.began_before(entity.subject(), began);
+            guessed |= is_guess;
+            if !is_stuck && !is_guess {
                 return Err(format!("{entity} at {offset} is not the fold of its events: {text}"));
             }
         }
-        let Some(checkpoint) = part.checkpoint.as_ref().filter(|_| !rewinding) else {
+        Ok(Looked { right, guessed })
+    }
+
+    /// The checkpoint claims nothing that the documents lack, and dead letters below it are in their topic.
+    fn nothing_is_missing(&self, state: &State, oracle: &Oracle) -> Result<(), String> {
+        let part = &state.part;
+        let Some(checkpoint) = &part.checkpoint else {
             return Ok(());
         };
-        let mut last: BTreeMap<&str, u64> = BTreeMap::new();
-        for (subject, offset) in self.expected.keys() {
-            if checkpoint.next.is_past(Offset(*offset)) {
-                let newest = last.entry(subject).or_default();
-                *newest = (*newest).max(*offset);
-            }
-        }
-        for (subject, offset) in last {
+        let next = checkpoint.next.0;
+        let known_lost = |offset: u64| offset < oracle.lost_below || (self.any_cut && offset < state.first);
+        for subject in oracle.accepted.keys() {
+            let Some(last) = oracle.last_below(subject, next).filter(|last| !known_lost(*last)) else {
+                continue;
+            };
             let entity = Entity::parse(subject).ok_or_else(|| format!("{subject}?"))?;
-            let has = part.index.get(&entity).is_some_and(|has| has.0 >= offset);
-            if !has && !part.parked.contains_key(&entity) && !part.damaged.contains(&entity) {
-                let next = checkpoint.next;
+            let has = part.index.get(&entity).is_some_and(|has| has.0 >= last);
+            let excused = part.parked.contains_key(&entity)
+                || part.damaged.contains(&entity)
+                || part.ever_expired.contains(&entity)
+                || (self.any_cut && oracle.began_before(subject, state.first)); // it may have been left as it was
+            if !has && !excused {
                 return Err(format!(
-                    "the checkpoint says {next}, and {entity} lacks its event at {offset}"
+                    "the checkpoint says {next}, and {entity} lacks its event at {last}"
                 ));
             }
+        }
+        let letters = oracle
+            .letters
+            .iter()
+            .filter(|letter| letter.0 < next && !known_lost(letter.0));
+        match letters.into_iter().find(|letter| !state.letters.contains(*letter)) {
+            None => Ok(()),
+            Some((offset, _)) => Err(format!(
+                "the checkpoint says {next}, and the dead letter of {offset} is nowhere"
+            )),
+        }
+    }
+
+    fn sums_are_right(&self, state: &State, oracle: &Oracle) -> Result<(), String> {
+        let part = &state.part;
+        let Some(checkpoint) = part.checkpoint.as_ref().filter(|_| !self.any_guess) else {
+            return Ok(());
+        };
+        let add = |sum: u128, hash: &u128| sum.wrapping_add(*hash);
+        let digest = part.counted.values().fold(part.forgotten, add);
+        // What it counts for a document that cannot be read, of a log that was cut and has forgotten, nobody can tell.
+        let unknowable = self.any_cut && state.first > 0 && part.rewound;
+        if digest != checkpoint.digest.0 && !unknowable {
+            let says = checkpoint.digest;
+            let off = checkpoint.digest.0.wrapping_sub(digest);
+            let guess = part.counted.iter().find_map(|(entity, counted)| {
+                let as_of = oracle.offset_of(entity.subject(), counted.wrapping_add(off))?;
+                Some(format!("it counts {entity} as of {as_of}"))
+            });
+            let guess = guess.unwrap_or_default();
+            return Err(format!(
+                "the checkpoint's digest is {says}, the documents' {digest:032x} {guess}"
+            ));
+        }
+        if oracle.has_losses() || !part.parked.is_empty() || !part.gone.is_empty() {
+            return Ok(());
+        }
+        // Counts are since the log's start, and documents that could not be put back have what is redone already.
+        let restarted = part.rewound && self.any_forgotten;
+        let wanted = oracle.counts_below(checkpoint.next.0);
+        let counts = [
+            checkpoint.records,
+            checkpoint.accepted,
+            checkpoint.duplicates,
+            checkpoint.dead_letters,
+        ];
+        if counts != wanted && !self.any_cut && !restarted {
+            return Err(format!(
+                "at {} counts are {counts:?}, must be {wanted:?}",
+                checkpoint.next
+            ));
         }
         Ok(())
     }
 
     pub(super) fn final_state(&self) -> Result<(), String> {
         let state = self.sea.lock();
-        let part = &state.part;
-        let have: Vec<&str> = part.documents.keys().map(Entity::subject).collect();
-        let want: Vec<&str> = self.fold.entities.keys().map(String::as_str).collect();
-        if have != want {
-            return Err(format!("documents of {have:?}, and the log has {want:?}"));
-        }
-        if let Some(parked) = part.parked.keys().next() {
-            return Err(format!("{parked} is still parked"));
-        }
-        let checkpoint = part.checkpoint.as_ref().ok_or("no checkpoint")?;
-        let digest = checkpoint.digest.to_string();
-        if digest != self.fold.digest() {
-            return Err(format!("digest {digest}, and the log says {}", self.fold.digest()));
-        }
-        for (subject, folded) in &self.fold.entities {
+        let (part, oracle) = (&state.part, &self.oracle);
+        for (subject, folded) in &oracle.fold().entities {
             let entity = Entity::parse(subject).ok_or("a subject")?;
-            let seqs = part
-                .events
-                .get(&entity)
-                .map(|(entries, _)| entries.keys().copied().collect::<Vec<_>>());
-            let wanted: Vec<u64> = (1..=folded.events.len() as u64).collect();
-            if !self.any_damage && seqs.as_ref() != Some(&wanted) {
-                return Err(format!("{subject}: its stream has {seqs:?}, must have {wanted:?}"));
+            // Of a log that was cut nobody knows for sure that it has an entity's beginning.
+            let beginning_lost = state.first > 0;
+            let hurt = self.ever_damaged.contains(&entity) || part.ever_expired.contains(&entity) || self.any_cut;
+            if part.parked.contains_key(&entity) && !(beginning_lost && (hurt || part.restored)) {
+                return Err(format!("{subject} is still parked"));
             }
+            let excused = beginning_lost && (hurt || part.parked.contains_key(&entity));
+            let lost = oracle.accepted[subject]
+                .last()
+                .is_some_and(|last| *last < oracle.lost_below);
+            let index = part.index.get(&entity).map(|offset| offset.0);
+            // Without what was lost, an event may have been accepted that else came twice.
+            let ends = index == Some(folded.offset) || oracle.has_losses();
+            if !ends && !excused && !lost {
+                let wanted = folded.offset;
+                return Err(format!("{subject} ends at {index:?}, its events at {wanted}"));
+            }
+            if !part.documents.contains_key(&entity) && !excused && !lost {
+                return Err(format!("{subject} has no document"));
+            }
+            self.stream_is_whole(part, &entity, folded.events.len() as u64)?;
         }
-        let counts = (checkpoint.records, checkpoint.accepted);
-        if !self.any_damage && !self.any_cut && counts != (self.fold.records, self.fold.accepted) {
-            let wanted = (self.fold.records, self.fold.accepted);
-            return Err(format!("records and accepted {counts:?}, must be {wanted:?}"));
+        let stray = part
+            .documents
+            .keys()
+            .find(|entity| !oracle.accepted.contains_key(entity.subject()));
+        match stray.filter(|_| !(self.any_cut && state.first > 0)) {
+            Some(entity) => Err(format!("the log has nothing of {entity}")),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    fn stream_is_whole(&self, part: &Part, entity: &Entity, events: u64) -> Result<(), String> {
+        let tells = self.ever_damaged.is_empty() && part.ever_expired.is_empty() && !part.restored;
+        if !tells || self.oracle.has_losses() || self.any_cut {
+            return Ok(());
+        }
+        let entries = part.events.get(entity).map(|(entries, _)| entries);
+        let seqs: Vec<u64> = entries.into_iter().flatten().map(|(seq, _)| *seq).collect();
+        if seqs.iter().copied().eq(1..=events) {
+            return Ok(());
+        }
+        Err(format!("{entity}: its stream has {seqs:?}, must have 1 to {events}"))
     }
 }
 
+/// Whether the log is still the one that the checkpoint is of, as far as it can tell.
+fn stands(now: &Checkpoint, state: &State) -> bool {
+    let is_gone = now.last_record.is_some_and(|last| last.offset.0 < state.first);
+    is_gone && now.next.0 <= state.end() || is_good(now, state.readable())
+}
+
+/// Whether a mark's last record is in the log.
 pub fn is_good(mark: &Checkpoint, records: &[Rec]) -> bool {
     let end = records.last().map_or(0, |record| record.offset + 1);
     let named = mark

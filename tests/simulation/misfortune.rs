@@ -1,125 +1,359 @@
-//! What befalls the world from outside: crashes, rebalances, a store that goes back, loses and spoils, a log that is cut.
+//! What befalls the world: crashes, rebalances, operators at bad moments, a store that goes back, loses and spoils, a log
+//! that is cut, forgets, or is made anew.
 
-use std::collections::HashMap;
-
+use khala::pure::checkpoint::Checkpoint;
 use khala::pure::entity::Entity;
+use khala::pure::partition::State;
+use khala::pure::place::NextOffset;
+use khala::repair::snapshot::Snapshots;
+use khala::repair::{Expiry, Site};
+use std::sync::Arc;
 
+use super::check::is_good;
+use super::log::SimLog;
+use super::operator;
+use super::oracle::Oracle;
 use super::part::Part;
-use super::world::World;
-use crate::reference::fold::Partition as Fold;
+use super::plan::Event;
+use super::sea::PARTITION;
+use super::store::SimStore;
+use super::world::{Foreign, World};
+use crate::reference::Rec;
 
-/// How long one lives that has lost its partition and has not heard of it, on average.
-const ZOMBIE_STEPS: u64 = 12;
+/// Clocks jump by multiples of this.
+const JUMP_MS: i64 = 600_000;
 
 impl World {
-    pub(super) fn misfortune(&mut self) {
-        let rates = self.sea.lock().rates;
-        if self.one_in(rates.crash) {
-            self.fault("crash");
-            let which = self.roll(self.projectors.len() as u64) as usize;
-            self.bury(which);
-            if self.projectors.is_empty() {
-                self.spawn();
+    pub(super) fn befall(&mut self, event: Event) {
+        let happens = match event {
+            Event::Publish => {
+                let n = 1 + self.luck.below(4) as usize;
+                self.publish(n);
+                return;
             }
-        }
-        if self.projectors.len() > 1 && self.one_in(ZOMBIE_STEPS) {
-            self.bury(0);
-        }
-        if self.one_in(rates.rebalance) {
-            self.fault("rebalance");
-            self.spawn(); // the one before does not know yet
-        }
-        if self.one_in(rates.rollback) {
-            self.roll_back();
-        }
-        if let Some((_, newest)) = self.comes_back.take_if(|(at, _)| *at <= self.step) {
-            self.sea.lock().part = newest;
-            self.fault("fails back");
-        }
-        if self.one_in(rates.flush) {
-            self.fault("flush");
-            self.sea.lock().part = Part::default();
-        }
-        if self.one_in(rates.lose) {
-            self.damage(false);
-        }
-        if self.one_in(rates.spoil) {
-            self.damage(true);
-        }
-        if self.one_in(rates.cut) {
-            self.cut();
-        }
-        if self.one_in(rates.replay) && self.operator.is_none() {
-            self.replay(None);
-        }
-        if self.one_in(rates.audit) && self.operator.is_none() {
-            let repairs = self.one_in(2);
-            self.audit(repairs);
-        }
-        if self.one_in(rates.group_lies) {
-            self.fault("group offset lies");
-            let end = self.sea.lock().end();
-            let lie = self.roll(end + 3);
-            self.sea.lock().group = (lie > 0).then_some(lie);
+            Event::LateCall => {
+                let at = self.luck.next();
+                self.sea.lock().arrive(at)
+            }
+            Event::ZombieEnds => {
+                if self.projectors.len() > 1 {
+                    self.projectors.remove(0);
+                }
+                return;
+            }
+            _ if self.foreign.is_some() => self.befall_anybody(event),
+            _ if self.unaccepted => self.befall_anybody(event) || self.befall_store(event),
+            _ => self.befall_anybody(event) || self.befall_store(event) || self.befall_log(event) || self.beside(event),
+        };
+        if happens {
+            *self.history.faults.entry(event.name()).or_default() += 1;
+            self.sea.lock().changes += 1;
+            self.note(&format!("** {}", event.name()));
         }
     }
 
-    fn roll_back(&mut self) {
-        let instants = self.sea.lock().instants.len() as u64;
-        if instants > 0 {
-            let at = self.roll(instants) as usize;
-            let back_at = self.step + 1 + self.roll(3);
-            let mut state = self.sea.lock();
-            let old = state.instants[at].clone();
-            let newest = std::mem::replace(&mut state.part, old);
-            let comes_back = self.comes_back.is_none() && state.dice.one_in(2);
-            drop(state);
-            self.fault("rollback");
-            if comes_back {
-                self.comes_back = Some((back_at, newest));
+    fn befall_anybody(&mut self, event: Event) -> bool {
+        match event {
+            Event::Crash => {
+                let which = self.luck.below(self.projectors.len() as u64) as usize;
+                self.projectors.remove(which);
+                if self.projectors.is_empty() {
+                    self.spawn();
+                }
+                if self.luck.one_in(3) {
+                    (self.keeper, self.reaper, self.snapshots, self.expiry) = (None, None, None, None);
+                }
             }
+            Event::Rebalance => self.spawn(), // the one before does not know yet
+            Event::GroupLies => {
+                let end = self.sea.lock().end();
+                let lie = self.luck.below(end + 3);
+                self.sea.lock().group = (lie > 0).then_some(lie);
+            }
+            Event::Clock => {
+                let jump = (self.luck.below(13) as i64 - 6) * JUMP_MS;
+                self.now_ms += jump;
+                self.jumped_ms += jump;
+                if self.luck.one_in(2) {
+                    self.later_ms += (self.luck.below(13) as i64 - 6) * JUMP_MS; // the producers' clocks
+                }
+            }
+            Event::Refuse => {
+                let until = self.step + 1 + self.luck.below(40);
+                self.sea.lock().refuses_until = until;
+            }
+            Event::Accept if self.unaccepted => self.accept(),
+            _ => return false,
         }
+        true
+    }
+
+    fn befall_store(&mut self, event: Event) -> bool {
+        match event {
+            Event::Rollback => self.roll_back(),
+            Event::Flush => {
+                self.sea.lock().part = Part::default();
+                true
+            }
+            Event::Lose => self.damage(false),
+            Event::Spoil => self.damage(true),
+            Event::OtherVersion if !self.unaccepted => self.other_version(),
+            _ => false,
+        }
+    }
+
+    fn befall_log(&mut self, event: Event) -> bool {
+        match event {
+            Event::AppendTwice => self.append_twice(),
+            Event::Cut => self.cut(),
+            Event::Retain => self.retain(),
+            Event::Recreate => self.recreate(),
+            Event::Compact => self.compact(),
+            _ => false,
+        }
+    }
+
+    fn beside(&mut self, event: Event) -> bool {
+        match event {
+            Event::Replay if self.operator.is_none() => self.replay(false),
+            Event::Audit if self.operator.is_none() => {
+                let repairs = self.luck.one_in(2);
+                self.audit(repairs);
+                true
+            }
+            Event::Snapshot if self.keeper.is_none() && self.somebody_runs() => {
+                let fresh = self.luck.one_in(6); // `khala snapshot` beside a server
+                let known = self.snapshots.take().filter(|_| !fresh);
+                let (log, store) = (Arc::new(SimLog(self.sea.clone())), Arc::new(SimStore(self.sea.clone())));
+                let snapshots = known.unwrap_or_else(|| Box::new(Snapshots::new(log, store, "khala", PARTITION)));
+                self.keeper = Some(Box::pin(operator::snapshot(snapshots, self.luck.one_in(4))));
+                true
+            }
+            Event::Expire if self.reaper.is_none() && self.somebody_runs() => {
+                self.next_name += 1;
+                let healer = operator::healer(self.next_name, self.now_ms);
+                let expiry: Expiry = self.expiry.take().unwrap_or_default();
+                self.reaper = Some(Box::pin(operator::expire(self.ground(), expiry, healer)));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn somebody_runs(&self) -> bool {
+        let mut states = self.projectors.iter().map(|projector| projector.machine.view().state);
+        states.any(|state| state == State::Running)
+    }
+
+    pub(super) fn time_passes(&mut self) {
+        if let Some((_, newest)) = self.comes_back.take_if(|(at, _)| *at <= self.step) {
+            self.sea.lock().part = newest;
+            self.sea.lock().changes += 1;
+            self.note("** fails back");
+        }
+        if let Some(foreign) = self.foreign.take_if(|foreign| foreign.until <= self.step) {
+            self.sea.lock().part = foreign.ours;
+            self.sea.lock().changes += 1;
+            self.note("** our version's documents are back");
+        }
+    }
+
+    fn roll_back(&mut self) -> bool {
+        let instants = self.sea.lock().instants.len() as u64;
+        if instants == 0 {
+            return false;
+        }
+        let at = self.luck.below(instants) as usize;
+        let back_at = self.step + 1 + self.luck.below(3);
+        let comes_back = self.comes_back.is_none() && self.luck.one_in(2);
+        let mut state = self.sea.lock();
+        let old = state.instants[at].clone();
+        let newest = std::mem::replace(&mut state.part, old);
+        drop(state);
+        if comes_back {
+            self.comes_back = Some((back_at, newest));
+        }
+        true
     }
 
     /// A document goes, or becomes something else, behind everybody's back.
-    fn damage(&mut self, spoil: bool) {
+    fn damage(&mut self, spoil: bool) -> bool {
         let mut state = self.sea.lock();
         let entities: Vec<Entity> = state.part.documents.keys().cloned().collect();
         if entities.is_empty() {
-            return;
+            return false;
         }
-        let entity = state.dice.pick(&entities).clone();
+        let entity = self.luck.pick(&entities).clone();
         if spoil {
             if let Some((json, _)) = state.part.documents.get_mut(&entity) {
                 let middle = json.len() / 2;
-                json[middle] ^= 1;
+                json[middle] = b'~';
             }
         } else {
             state.part.documents.remove(&entity);
         }
-        self.ever_damaged.insert(entity.clone());
-        state.part.damaged.insert(entity);
+        state.part.damaged.insert(entity.clone());
         drop(state);
-        self.any_damage = true;
-        self.fault(if spoil { "document spoilt" } else { "document lost" });
+        self.ever_damaged.insert(entity);
+        true
+    }
+
+    /// The store is restored from a dump of another version's documents, and later from one of ours.
+    fn other_version(&mut self) -> bool {
+        let until = self.step + 5 + self.luck.below(40);
+        let mut state = self.sea.lock();
+        let mut theirs = state.part.clone();
+        let Some(checkpoint) = theirs.checkpoint.as_mut().filter(|now| now.intent.is_empty()) else {
+            return false;
+        };
+        checkpoint.projection_version += 1;
+        checkpoint.digest = checkpoint.digest.moved(0, 1);
+        theirs.owner = None;
+        let ours = std::mem::replace(&mut state.part, theirs.clone());
+        drop(state);
+        (self.operator, self.keeper, self.reaper, self.comes_back) = (None, None, None, None);
+        self.any_version = true;
+        self.foreign = Some(Foreign { until, ours, theirs });
+        true
+    }
+
+    /// A producer without idempotence sends its last records again.
+    fn append_twice(&mut self) -> bool {
+        let n = 1 + self.luck.below(3) as usize;
+        let mut state = self.sea.lock();
+        let from = state.records.len().saturating_sub(n);
+        let again = state.records[from..].to_vec();
+        for (offset, record) in (state.end()..).zip(again) {
+            state.records.push(Rec { offset, ..record });
+        }
+        self.oracle.fold_on(&state.records);
+        true
     }
 
     /// The log loses its tail, and grows again.
-    fn cut(&mut self) {
+    fn cut(&mut self) -> bool {
         let mut state = self.sea.lock();
-        let records = state.records.len() as u64;
-        if records < 3 {
-            return;
+        let readable = state.readable().len() as u64;
+        if readable < 3 {
+            return false;
         }
-        let lost = 1 + state.dice.below(4.min(records - 1));
-        let left = (records - lost) as usize;
+        let lost = 1 + self.luck.below(4.min(readable - 1)) as usize;
+        let left = state.records.len() - lost;
         state.records.truncate(left);
         state.cuts += 1;
-        drop(state);
         self.any_cut = true;
         self.later_ms += 1_000; // no record is taken for the one that was lost
-        (self.expected, self.fold, self.folded) = (HashMap::new(), Fold::default(), 0);
-        self.fold_on();
-        self.fault("log cut");
+        self.oracle.cut(&state.records);
+        drop(state);
+        self.right.clear();
+        true
+    }
+
+    /// Mostly takes only what all of the partition have seen; now and then what nobody has.
+    fn retain(&mut self) -> bool {
+        let mut state = self.sea.lock();
+        let applied = state.part.checkpoint.as_ref().map_or(0, |now| now.next.0);
+        let (first, end) = (state.first, state.end());
+        let most = if self.luck.one_in(5) { end } else { applied.min(end) };
+        if most <= first {
+            return false;
+        }
+        state.first += 1 + self.luck.below((most - first).min(30));
+        self.any_forgotten = true;
+        true
+    }
+
+    fn recreate(&mut self) -> bool {
+        // Not on top of a cut: documents of what was cut away cannot be told from wrong ones.
+        if self.former.is_some() || self.any_cut || self.oracle.accepted.is_empty() {
+            return false;
+        }
+        let mut state = self.sea.lock();
+        state.records.clear();
+        state.first = 0;
+        state.cuts += 1;
+        "id anew".clone_into(&mut state.topic_id);
+        if self.luck.one_in(2) {
+            state.group = None;
+        }
+        drop(state);
+        (self.operator, self.keeper, self.reaper) = (None, None, None);
+        self.later_ms += 100_000_000;
+        self.former = Some(std::mem::take(&mut self.oracle));
+        self.oracle.fold_on(&[]);
+        self.unaccepted = true;
+        true
+    }
+
+    /// The operator says that the new log counts: another namespace, with a group of its own.
+    pub(super) fn accept(&mut self) {
+        let mut state = self.sea.lock();
+        state.part = Part::default();
+        state.instants.clear();
+        state.forget_late_calls();
+        (state.group, state.refuses_until) = (None, 0);
+        state.changes += 1;
+        drop(state);
+        self.unaccepted = false;
+        (self.any_cut, self.any_guess, self.any_forgotten) = (false, false, false);
+        (self.comes_back, self.snapshots, self.expiry) = (None, None, None);
+        self.ever_damaged.clear();
+        self.right.clear();
+        self.projectors.clear();
+        self.spawn();
+    }
+
+    fn compact(&mut self) -> bool {
+        let mut state = self.sea.lock();
+        let before = self.luck.below(state.documents.len() as u64 + 1) as usize;
+        let mut seen = std::collections::BTreeSet::new();
+        let mut kept = Vec::new();
+        for (i, record) in std::mem::take(&mut state.documents).into_iter().enumerate().rev() {
+            if seen.insert(record.key.clone()) || i >= before {
+                kept.push(record);
+            }
+        }
+        kept.reverse();
+        state.documents = kept;
+        true
+    }
+
+    /// An operator goes back to a mark, at a bad moment.
+    pub(super) fn replay(&mut self, to_the_start: bool) -> bool {
+        let mark = {
+            let state = self.sea.lock();
+            let Some(now) = state.part.checkpoint.clone() else {
+                return false;
+            };
+            let first = NextOffset(state.first);
+            let marks = state.part.marks.iter().map(|mark| mark.checkpoint.clone());
+            let inside = |mark: &Checkpoint| first <= mark.next && mark.next <= now.next;
+            let good: Vec<Checkpoint> = marks
+                .filter(|mark| inside(mark) && is_good(mark, state.readable()))
+                .collect();
+            if good.is_empty() || to_the_start || self.luck.one_in(4) {
+                Checkpoint::first(first, &now.topic_id, now.partitions)
+            } else {
+                self.luck.pick(&good).clone()
+            }
+        };
+        let site: Site = self.site();
+        self.operator = Some(Box::pin(operator::replay(site, mark)));
+        true
+    }
+
+    /// Beside the projectors, now and then with repair.
+    pub(super) fn audit(&mut self, repairs: bool) {
+        self.next_name += 1;
+        let healer = operator::healer(self.next_name, self.now_ms);
+        let ground = self.ground();
+        self.operator = Some(Box::pin(operator::look_through(ground, healer, repairs)));
+    }
+
+    pub(super) fn oracle_of(&self, topic_id: &str) -> &Oracle {
+        match &self.former {
+            Some(former) if topic_id == "id" => former,
+            _ => &self.oracle,
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! What an operator does, as the commands do it: replays to a mark, audits, heals.
+//! What goes on beside the projectors, as commands and servers do it: replays to a mark, audits, healing, snapshots,
+//! expiry.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +8,16 @@ use khala::pure::checkpoint::Checkpoint;
 use khala::pure::entity::Entity;
 use khala::pure::refold::Slice;
 use khala::pure::time::Time;
-use khala::repair::{AuditRequest, DriftRow, Ground, Healer, Pace, Site, audit, heal, rewind};
+use khala::repair::snapshot::{Round, Snapshots};
+use khala::repair::{
+    AuditRequest, DriftRow, Expiry, Ground, Healer, InSnapshot, Keep, Pace, Site, audit, heal, rewind,
+};
 use khala::store::{Owner, Store};
 
 use super::sea::PARTITION;
+
+/// Documents of runs that ended stay so long.
+const KEEP_MS: i64 = 5_000;
 
 /// What came of it.
 pub enum Operated {
@@ -19,6 +26,9 @@ pub enum Operated {
     Replayed,
     /// What an audit says differs from the log.
     Audited(BTreeSet<Entity>),
+    /// The writer goes on from here.
+    Snapshot(Box<Snapshots>, &'static str),
+    Expired(Expiry, u64),
 }
 
 /// Under its lease; an interrupted one is finished by whoever projects next.
@@ -37,7 +47,7 @@ pub async fn replay(site: Site, mark: Checkpoint) -> Operated {
 }
 
 /// Beside whoever projects; what is found is healed, or not.
-pub async fn look_through(ground: Ground, name: u64, repairs: bool) -> Operated {
+pub async fn look_through(ground: Ground, healer: Healer, repairs: bool) -> Operated {
     let request = AuditRequest {
         partitions: None,
         slices: vec![Slice::ALL],
@@ -48,16 +58,44 @@ pub async fn look_through(ground: Ground, name: u64, repairs: bool) -> Operated 
         return Operated::GaveUp;
     };
     let found: Vec<Entity> = report.drift.iter().filter_map(DriftRow::entity).collect();
-    if repairs && !found.is_empty() {
-        let healer = Healer {
-            operator: Owner(format!("operator/{name}")),
-            now: Time::from_ms(1_770_000_000_000).expect("in range"),
-            pace: Pace::FULL,
-        };
-        if heal(&ground, PARTITION, &found, &healer).await.is_err() {
-            while ground.store.release(PARTITION, &healer.operator).await.is_err() {}
-            return Operated::GaveUp;
-        }
+    if repairs && !found.is_empty() && heal(&ground, PARTITION, &found, &healer).await.is_err() {
+        while ground.store.release(PARTITION, &healer.operator).await.is_err() {}
+        return Operated::GaveUp;
     }
     Operated::Audited(found.into_iter().collect())
+}
+
+pub fn healer(name: u64, now_ms: i64) -> Healer {
+    Healer {
+        operator: Owner(format!("operator/{name}")),
+        now: Time::from_ms(now_ms).expect("in range"),
+        pace: Pace::FULL,
+    }
+}
+
+/// One round, or only what has ended.
+pub async fn snapshot(mut snapshots: Box<Snapshots>, only_terminals: bool) -> Operated {
+    if only_terminals {
+        let came = snapshots.terminals().await.map_or("gave up", |_| "the ended written");
+        return Operated::Snapshot(snapshots, came);
+    }
+    let came = match snapshots.round().await {
+        Ok(Round::Written { .. }) => "written",
+        Ok(_) => "nothing",
+        Err(_) => "gave up",
+    };
+    Operated::Snapshot(snapshots, came)
+}
+
+/// One round; only what is in a snapshot goes.
+pub async fn expire(ground: Ground, mut expiry: Expiry, healer: Healer) -> Operated {
+    let keep = Keep {
+        keep_ms: KEEP_MS,
+        in_snapshot: InSnapshot::Must,
+    };
+    let round = expiry.round(&ground, PARTITION, keep, &healer).await;
+    if round.is_err() {
+        while ground.store.release(PARTITION, &healer.operator).await.is_err() {}
+    }
+    Operated::Expired(expiry, round.map_or(0, |expired| expired.documents))
 }

@@ -6,22 +6,39 @@ use khala::pure::checkpoint::{Checkpoint, Identity, Mark};
 use khala::pure::entity::{Entity, Kind};
 use khala::pure::intent::Intent;
 use khala::pure::place::{NextOffset, Offset};
-use khala::store::{Batch, Heal, HealEntry, Healed, Opened, Owner, Peeked, StoreError, Stored};
+use khala::store::{
+    Batch, Expiring, Heal, HealEntry, Healed, Leaves, Opened, Owner, Peeked, StoreError, Stored, StreamEntry,
+};
 
-use super::sea::{PARTITION, Weak};
+use super::sea::PARTITION;
+use super::weak::Weak;
 
 #[derive(Clone, Debug, Default)]
 pub struct Part {
     pub checkpoint: Option<Checkpoint>,
     pub marks: Vec<Mark>,
+    pub marks_made: u64,
     pub documents: BTreeMap<Entity, (Vec<u8>, Option<Vec<u8>>)>,
     pub index: BTreeMap<Entity, Offset>,
     /// Entries, and the last id, which Redis remembers.
     pub events: BTreeMap<Entity, (BTreeMap<u64, Vec<u8>>, u64)>,
     pub parked: BTreeMap<Entity, Offset>,
     pub owner: Option<Owner>,
+    /// Taken away long after their end, at that place.
+    pub expired: BTreeMap<Entity, Offset>,
     /// Lost or spoilt on purpose, and not written since.
     pub damaged: BTreeSet<Entity>,
+    /// What the digest must count for each entity: the first 16 bytes of its last document's hash.
+    pub counted: BTreeMap<Entity, u128>,
+    /// And for those that expired and left nothing.
+    pub forgotten: u128,
+    /// Which those are, and which expired at all.
+    pub gone: BTreeSet<Entity>,
+    pub ever_expired: BTreeSet<Entity>,
+    /// It came from a snapshot, which has no event streams.
+    pub restored: bool,
+    /// Documents were put back: those that could not be are further on than the redo.
+    pub rewound: bool,
 }
 
 impl Part {
@@ -45,8 +62,16 @@ impl Part {
 
     fn is_as_expected(&self, expected: Option<&Identity>, weak: Weak) -> bool {
         let found = self.identity();
+        let under_way = |identity: &Identity| identity.intent.starts_with("rewind ");
         match (weak, &found, expected) {
             (Weak::NoCompare, ..) => true,
+            (Weak::OffsetOnly, Some(found), Some(expected)) => found.next == expected.next,
+            (Weak::NoDigest, Some(found), Some(expected)) => {
+                let mut expected = expected.clone();
+                expected.digest = found.digest;
+                *found == expected
+            }
+            (Weak::AnyIntent, Some(found), Some(expected)) if under_way(found) && under_way(expected) => true,
             _ => found.as_ref() == expected,
         }
     }
@@ -68,11 +93,12 @@ impl Part {
         })
     }
 
-    pub fn verify(&mut self, checkpoint: &Checkpoint) {
+    pub fn mark(&mut self, checkpoint: &Checkpoint, verified: bool) {
+        self.marks_made += 1;
         self.marks.push(Mark {
-            id: self.marks.len().to_string(),
+            id: self.marks_made.to_string(),
             checkpoint: checkpoint.clone(),
-            verified: true,
+            verified,
         });
     }
 
@@ -114,7 +140,9 @@ impl Part {
                 json: json.clone(),
                 state: state.clone(),
             },
-            None if self.index.contains_key(entity) && weak != Weak::NoIndex => Stored::Lost,
+            None if !self.index.contains_key(entity) => Stored::Absent,
+            None if self.expired.get(entity) == self.index.get(entity) => Stored::Expired,
+            None if weak != Weak::NoIndex => Stored::Lost,
             None => Stored::Absent,
         }
     }
@@ -137,13 +165,8 @@ impl Part {
         if weak != Weak::NoCompare && self.owner.as_ref() != Some(owner) {
             return Err(self.not_owner());
         }
-        let torn = weak == Weak::Torn && batch.checkpoint.next.0.is_multiple_of(20);
-        for write in batch.documents.iter().filter(|_| !torn) {
-            let state = write.state.as_ref().map(|range| batch.text(range).to_vec());
-            let json = batch.text(&write.json).to_vec();
-            self.documents.insert(write.entity.clone(), (json, state));
-            self.index.insert(write.entity.clone(), write.offset);
-            self.damaged.remove(&write.entity);
+        if weak != Weak::Torn || !batch.checkpoint.next.0.is_multiple_of(20) {
+            self.write_documents(batch);
         }
         for write in &batch.events {
             let (entries, last) = self.events.entry(write.entity.clone()).or_default();
@@ -160,24 +183,87 @@ impl Part {
             }
         }
         for entity in &batch.removed {
-            self.documents.remove(entity);
-            self.damaged.remove(entity);
-            self.index.remove(entity);
-            self.events.remove(entity);
+            self.take_out(entity);
         }
         for entity in &batch.unparked {
             self.parked.remove(entity);
         }
+        self.restored |= batch.checkpoint.intent.starts_with("restore ");
+        self.rewound |= batch.checkpoint.intent.starts_with("rewound ");
+        let digest = self.checkpoint.as_ref().map(|before| before.digest);
         self.checkpoint = Some(batch.checkpoint.clone());
+        if let (Weak::DigestStale, Some(before), Some(now)) = (weak, digest, &mut self.checkpoint) {
+            now.digest = before;
+        }
         if batch.mark {
-            let id = self.marks.len().to_string();
-            self.marks.push(Mark {
-                id,
-                checkpoint: batch.checkpoint.clone(),
-                verified: false,
-            });
+            self.mark(&batch.checkpoint, false);
         }
         Ok(())
+    }
+
+    pub fn write_documents(&mut self, batch: &Batch) {
+        for write in &batch.documents {
+            let state = write.state.as_ref().map(|range| batch.text(range).to_vec());
+            let json = batch.text(&write.json).to_vec();
+            self.put(&write.entity, write.offset, (json, state));
+        }
+    }
+
+    fn put(&mut self, entity: &Entity, offset: Offset, document: (Vec<u8>, Option<Vec<u8>>)) {
+        self.counted.insert(entity.clone(), hash_of(&document.0));
+        self.documents.insert(entity.clone(), document);
+        self.index.insert(entity.clone(), offset);
+        self.damaged.remove(entity);
+        self.expired.remove(entity);
+    }
+
+    fn take_out(&mut self, entity: &Entity) {
+        self.documents.remove(entity);
+        self.index.remove(entity);
+        self.events.remove(entity);
+        self.damaged.remove(entity);
+        self.expired.remove(entity);
+        self.counted.remove(entity);
+    }
+
+    pub fn expire(&mut self, entities: &[Expiring]) -> Result<u64, StoreError> {
+        if self.is_rewinding() {
+            return Err(self.refused());
+        }
+        let mut done = 0;
+        for one in entities {
+            let entity = &one.entity;
+            if self.index.get(entity) != Some(&one.last) {
+                continue;
+            }
+            done += 1;
+            self.ever_expired.insert(entity.clone());
+            match one.leaves {
+                Leaves::Place => {
+                    self.documents.remove(entity);
+                    self.events.remove(entity);
+                    self.expired.insert(entity.clone(), one.last);
+                }
+                Leaves::Nothing => {
+                    let counted = self.counted.get(entity).copied().unwrap_or(0);
+                    self.forgotten = self.forgotten.wrapping_add(counted);
+                    self.gone.insert(entity.clone());
+                    self.take_out(entity);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// An entity's accepted events above `after`.
+    pub fn stream(&self, entity: &Entity, after: u64, limit: usize) -> Vec<StreamEntry> {
+        let entries = self.events.get(entity).map(|(entries, _)| entries.range(after + 1..));
+        let entries = entries.into_iter().flatten().take(limit);
+        let entry = |(seq, json): (&u64, &Vec<u8>)| StreamEntry {
+            seq: *seq,
+            json: json.clone(),
+        };
+        entries.map(entry).collect()
     }
 
     pub fn heal(&mut self, heal: &Heal, weak: Weak) -> Result<Vec<Healed>, StoreError> {
@@ -213,19 +299,13 @@ impl Part {
 
     fn put_right(&mut self, entry: &HealEntry) {
         let entity = &entry.entity;
-        self.damaged.remove(entity);
         if entry.unpark {
             self.parked.remove(entity);
         }
         let Some(healthy) = &entry.becomes else {
-            self.documents.remove(entity);
-            self.index.remove(entity);
-            self.events.remove(entity);
-            return;
+            return self.take_out(entity);
         };
-        self.documents
-            .insert(entity.clone(), (healthy.json.clone(), healthy.state.clone()));
-        self.index.insert(entity.clone(), healthy.offset);
+        self.put(entity, healthy.offset, (healthy.json.clone(), healthy.state.clone()));
         let last = healthy.events.last().map_or(0, |(seq, _)| *seq);
         self.events
             .insert(entity.clone(), (healthy.events.iter().cloned().collect(), last));
@@ -239,4 +319,14 @@ impl Part {
             .map(|checkpoint| Intent::parse(&checkpoint.intent));
         matches!(intent, Some(Ok(Some(intent))) if intent.is_under_way())
     }
+}
+
+/// The first 16 bytes of a document's hash, as it says itself.
+fn hash_of(json: &[u8]) -> u128 {
+    const BEFORE: &str = "\"summary_hash\":\"sha256:";
+    let text = String::from_utf8_lossy(json);
+    let digits = text.split(BEFORE).nth(1).and_then(|rest| rest.get(..32));
+    digits
+        .and_then(|digits| u128::from_str_radix(digits, 16).ok())
+        .unwrap_or(0)
 }

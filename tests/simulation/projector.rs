@@ -7,16 +7,22 @@ use std::time::Duration;
 
 use khala::log::{FetchLimits, GroupOffset, Reader, Role};
 use khala::projector::Doer;
+use khala::pure::entity::Entity;
 use khala::pure::event::Rules;
 use khala::pure::partition::{
     Action, Effect, Input, Outcome, Partition, Remembered, Setup, ShareLimit, State, Streams,
 };
-use khala::pure::place::{NextOffset, Partitioner};
+use khala::pure::place::{NextOffset, Offset, Partitioner};
+use khala::pure::record::RecordBatch;
+use khala::pure::recovery::{Called, Step};
 use khala::pure::redact::Redact;
 use khala::store::Owner;
 
+use super::log::SimLog;
+use super::plan::Call;
 use super::sea::{PARTITION, Sea};
-use super::seams::{SimLog, SimStore};
+use super::store::SimStore;
+use super::weak::Weak;
 
 pub type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -33,14 +39,38 @@ pub const RULES: Rules = Rules {
     redact: Redact::Secrets,
 };
 
+/// What a projector says of itself.
+#[derive(Debug)]
+pub enum Said {
+    /// A row of the recovery table, in words.
+    Recovered(&'static str, String),
+    /// Events between the two offsets are in no document from now on, or may not be: it was named.
+    Lost(u64, u64),
+    /// A document that cannot be read.
+    Drifted(&'static str),
+    /// Documents that can be made from nothing.
+    Left(Vec<Entity>),
+}
+
+/// The clocks of two machines differ by so much at most.
+const SKEW_MS: u64 = 300_000;
+
 pub struct Projector {
+    pub name: u64,
     pub machine: Partition,
     doer: Doer,
     effects: Vec<Task<Outcome>>,
     place: Option<NextOffset>,
     reader: Option<Box<dyn Reader>>,
-    /// What it says of itself, in order.
-    pub named: Vec<&'static str>,
+    sea: Sea,
+    /// As of when it last compared store and log. A log that is cut between that and the first fetch may go unnoticed, by
+    /// all that Kafka tells: that moment is not simulated.
+    cuts: u64,
+    /// The last records it got: they may come again.
+    last: Option<RecordBatch>,
+    skew_ms: i64,
+    /// In order, until it is taken note of.
+    pub said: Vec<Said>,
 }
 
 pub fn poll<T>(task: &mut Task<T>) -> Option<T> {
@@ -62,7 +92,9 @@ impl Projector {
                 records_min: 1000,
             },
         };
+        let skew_ms = sea.lock().schedule.below(2 * SKEW_MS) as i64 - SKEW_MS as i64;
         let mut projector = Self {
+            name,
             machine: Partition::new(setup, Remembered::default()),
             doer: Doer {
                 log: Arc::new(SimLog(sea.clone())),
@@ -76,7 +108,11 @@ impl Projector {
             effects: Vec::new(),
             place: None,
             reader: None,
-            named: Vec::new(),
+            sea: sea.clone(),
+            cuts: 0,
+            last: None,
+            skew_ms,
+            said: Vec::new(),
         };
         projector.input(Input::Assigned, now_ms);
         projector
@@ -94,27 +130,41 @@ impl Projector {
     }
 
     fn input(&mut self, input: Input, now_ms: i64) {
-        for action in self.machine.on(input, now_ms) {
+        let mut begins_anew = false;
+        for action in self.machine.on(input, now_ms + self.skew_ms) {
             match action {
                 Action::Do { effect, .. } => self.start(effect),
                 Action::Abandon => {
                     self.effects.clear();
                     self.place = None;
                     self.reader = None;
+                    self.last = None;
                 }
                 Action::Read(from) => {
-                    self.reader = None;
+                    (self.reader, self.last) = (None, None);
                     self.place = Some(from);
+                    if begins_anew {
+                        let stored = self.machine.in_store().map_or(0, |stored| stored.next.0);
+                        self.said.push(Said::Lost(stored, from.0));
+                    }
                 }
-                Action::Recovered { called, .. } => self.named.push(called.name()),
-                Action::Drifted { reason, .. } => self.named.push(reason),
+                Action::Recovered { called, step, detail } => {
+                    let anew = matches!(called, Called::FirstStart | Called::SinkLost | Called::RetentionGap);
+                    begins_anew = anew && !matches!(step, Step::Hold);
+                    self.said.push(Said::Recovered(called.name(), detail));
+                }
+                Action::Drifted { reason, .. } => self.said.push(Said::Drifted(reason)),
                 Action::Visible(visible) => self.tell_group(&visible.checkpoint),
-                Action::Rewound(_) | Action::Release => {}
+                Action::Rewound(rewound) => self.said.push(Said::Left(rewound.left)),
+                Action::Release => {}
             }
         }
     }
 
     fn start(&mut self, effect: Effect) {
+        if matches!(effect, Effect::Survey { .. }) {
+            self.cuts = self.sea.lock().cuts;
+        }
         self.effects.push(Box::pin(self.doer.clone().perform(effect)));
     }
 
@@ -136,30 +186,43 @@ impl Projector {
 
     /// One step: an effect goes on, records come, or time passes.
     pub fn step(&mut self, sea: &Sea, now_ms: i64, cache_bytes: usize) {
-        let choice = sea.lock().dice.below(8);
+        let choice = sea.lock().schedule.below(8);
         if choice == 0 {
             return self.input(Input::Tick { cache_bytes }, now_ms);
         }
-        if choice > 3 && self.fetch(now_ms) {
+        if choice > 3 && self.fetch(sea, now_ms) {
             return;
         }
         if self.effects.is_empty() {
-            self.fetch(now_ms);
+            self.fetch(sea, now_ms);
             return;
         }
-        let at = sea.lock().dice.below(self.effects.len() as u64) as usize;
+        let at = sea.lock().schedule.below(self.effects.len() as u64) as usize;
         if let Some(outcome) = poll(&mut self.effects[at]) {
             drop(self.effects.remove(at));
             self.input(Input::Done(outcome), now_ms);
         }
     }
 
-    fn fetch(&mut self, now_ms: i64) -> bool {
-        let Some(from) = self.place.filter(|_| self.machine.wants_records()) else {
+    fn fetch(&mut self, sea: &Sea, now_ms: i64) -> bool {
+        let Some(mut from) = self.place.filter(|_| self.machine.wants_records()) else {
             return false;
         };
+        if let Some(records) = self.again(sea, from) {
+            self.input(Input::Records(records), now_ms);
+            return true;
+        }
+        if self.reader.is_none() && self.cuts != sea.lock().cuts && sea.lock().weak != Weak::NoEpoch {
+            self.place = None;
+            self.input(Input::ReaderStopped("cut before the first fetch".to_owned()), now_ms);
+            return true;
+        }
         let log = Arc::clone(&self.doer.log);
         let mut reader = self.reader.take();
+        if reader.is_none() && sea.lock().hit(Call::ReadAgain) {
+            let first = sea.lock().first;
+            from = NextOffset(from.0.saturating_sub(5).max(first).min(from.0)); // what another one has read already
+        }
         let mut task: Task<_> = Box::pin(async move {
             let mut reader = match reader.take() {
                 Some(reader) => reader,
@@ -178,6 +241,7 @@ impl Projector {
                 self.reader = Some(reader);
                 let Some(next) = records.next() else { return false };
                 self.place = Some(next);
+                self.last = Some(records.clone());
                 self.input(Input::Records(records), now_ms);
             }
             Err(error) => {
@@ -186,5 +250,22 @@ impl Projector {
             }
         }
         true
+    }
+
+    /// The last records once more, behind those that followed them.
+    fn again(&mut self, sea: &Sea, from: NextOffset) -> Option<RecordBatch> {
+        let mut state = sea.lock();
+        let last = self.last.take_if(|_| state.hit(Call::ReadAgain))?;
+        if state.weak != Weak::NoOffsetCheck {
+            return Some(last);
+        }
+        let mut shifted = RecordBatch::default(); // as one who counts for himself
+        for (i, record) in last.iter().enumerate() {
+            shifted.push(Offset(from.0 + i as u64), record.timestamp_ms, record.key, record.value);
+            for (name, value) in record.headers() {
+                shifted.push_header(name, value);
+            }
+        }
+        Some(shifted)
     }
 }

@@ -1,119 +1,57 @@
-//! The sea: a log and a store in memory, and everything that goes wrong with them, from one seed.
-//! A call to either yields once before it is done, may be done and not answered, answered without being done, or done
-//! long after its sender is gone.
+//! The sea: a log and a store in memory, and everything that goes wrong with calls to them.
+//! A call yields before it is done, may be done and not answered, answered without being done, or done long after its
+//! sender is gone.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 
+use khala::log::LogError;
 use khala::pure::place::PartitionId;
 use khala::store::StoreError;
 
 use super::part::Part;
+use super::plan::{Call, Calls};
+use super::weak::Weak;
 use crate::reference::Rec;
 use crate::reference::messy::dice::Dice;
 
 pub const PARTITION: PartitionId = PartitionId(0);
 /// Instants of the store that it may be rolled back to.
 const INSTANTS: usize = 12;
-
-/// A protocol's rule that is switched off on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weak {
-    /// None is.
-    Nothing,
-    /// A commit is not compared with the checkpoint, nor is its owner.
-    NoCompare,
-    /// Loads count under any checkpoint.
-    LoadUnchecked,
-    /// An entity is healed whatever became of it since it was looked at.
-    HealUnseen,
-    /// A missing document is taken for a new one.
-    NoIndex,
-    /// The last record is always the one that is named.
-    NoLastRecord,
-    /// A commit is no atomic step: now and then the checkpoint moves, and the documents do not.
-    Torn,
-}
-
-/// How often what goes wrong: one in so many; 0: never.
-#[derive(Clone, Copy, Debug)]
-pub struct Rates {
-    pub not_sent: u64,
-    pub not_answered: u64,
-    pub late: u64,
-    pub crash: u64,
-    pub rebalance: u64,
-    pub rollback: u64,
-    pub flush: u64,
-    pub lose: u64,
-    pub spoil: u64,
-    pub cut: u64,
-    pub replay: u64,
-    pub audit: u64,
-    pub group_lies: u64,
-}
-
-impl Rates {
-    pub const CALM: Self = Self {
-        not_sent: 0,
-        not_answered: 0,
-        late: 0,
-        crash: 0,
-        rebalance: 0,
-        rollback: 0,
-        flush: 0,
-        lose: 0,
-        spoil: 0,
-        cut: 0,
-        replay: 0,
-        audit: 0,
-        group_lies: 0,
-    };
-
-    pub fn drawn(dice: &mut Dice) -> Self {
-        let mut rate = |often: u64| {
-            if dice.one_in(3) {
-                0
-            } else {
-                often + dice.below(6 * often)
-            }
-        };
-        Self {
-            not_sent: rate(8),
-            not_answered: rate(8),
-            late: rate(12),
-            crash: rate(60),
-            rebalance: rate(50),
-            rollback: rate(80),
-            flush: rate(200),
-            lose: rate(150),
-            spoil: rate(150),
-            cut: rate(150),
-            replay: rate(100),
-            audit: rate(60),
-            group_lies: rate(60),
-        }
-    }
-}
+/// What a slow call takes at most, in polls.
+const SLOW_POLLS: u64 = 12;
 
 type LateCall = Box<dyn FnOnce(&mut Part) + Send>;
 
 pub struct State {
-    pub dice: Dice,
-    pub rates: Rates,
+    /// Who goes on, and how much a fetch gives.
+    pub schedule: Dice,
+    /// What becomes of a call.
+    luck: Dice,
+    pub calls: Calls,
     pub weak: Weak,
+    pub step: u64,
+    /// Counts what may have changed the store.
+    pub changes: u64,
     pub part: Part,
     pub instants: VecDeque<Part>,
     late: Vec<LateCall>,
+    /// Until then the store takes no writes.
+    pub refuses_until: u64,
+    /// All that was ever appended and not cut, also what retention took.
     pub records: Vec<Rec>,
+    /// The log's first offset.
+    pub first: u64,
+    pub topic_id: String,
     /// Counts cuts: a reader of before is told.
     pub cuts: u64,
     pub group: Option<u64>,
-    pub dead_letters: u64,
-    /// Keys of what was appended to the documents topic.
-    pub appended: Vec<String>,
+    /// Offsets and values of dead letters that are in their topic.
+    pub letters: BTreeSet<(u64, Option<Vec<u8>>)>,
+    /// The documents' topic.
+    pub documents: Vec<Rec>,
 }
 
 /// Shared by log, store and world.
@@ -121,37 +59,59 @@ pub struct State {
 pub struct Sea(Arc<Mutex<State>>);
 
 impl Sea {
-    pub fn new(dice: Dice, rates: Rates, weak: Weak) -> Self {
+    pub fn new(seed: u64, calls: Calls, weak: Weak) -> Self {
         Self(Arc::new(Mutex::new(State {
-            dice,
-            rates,
+            schedule: Dice::new(seed ^ 1 << 40),
+            luck: Dice::new(seed ^ 2 << 40),
+            calls,
             weak,
+            step: 0,
+            changes: 0,
             part: Part::default(),
             instants: VecDeque::new(),
             late: Vec::new(),
+            refuses_until: 0,
             records: Vec::new(),
+            first: 0,
+            topic_id: "id".to_owned(),
             cuts: 0,
             group: None,
-            dead_letters: 0,
-            appended: Vec::new(),
+            letters: BTreeSet::new(),
+            documents: Vec::new(),
         })))
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("nobody panics holding it")
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    async fn pause(&self) {
+        yield_once().await;
+        let polls = self.lock().slowness();
+        for _ in 0..polls {
+            yield_once().await;
+        }
+    }
+
+    /// A call to the log.
+    pub async fn ask(&self) -> Result<(), LogError> {
+        self.pause().await;
+        if self.lock().hit(Call::LogAway) {
+            return Err(log_away());
+        }
+        Ok(())
     }
 
     /// A call to the store.
     pub async fn call<T>(&self, work: impl FnOnce(&mut Part, Weak) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        yield_once().await;
+        self.pause().await;
         let mut state = self.lock();
-        let rates = state.rates;
-        if state.hit(rates.not_sent) {
+        if state.hit(Call::NotSent) {
             return Err(away("not sent"));
         }
         let weak = state.weak;
         let done = work(&mut state.part, weak);
-        if state.hit(rates.not_answered) {
+        if state.hit(Call::NotAnswered) {
             return Err(away("not answered"));
         }
         done
@@ -162,26 +122,32 @@ impl Sea {
         &self,
         work: impl Fn(&mut Part, Weak) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        yield_once().await;
+        self.pause().await;
         let mut state = self.lock();
-        let (rates, weak) = (state.rates, state.weak);
-        if state.hit(rates.not_sent) {
+        if state.step < state.refuses_until {
+            return Err(away("OOM command not allowed"));
+        }
+        if state.hit(Call::NotSent) {
             return Err(away("not sent"));
         }
-        if state.hit(rates.late) {
+        let weak = state.weak;
+        if state.hit(Call::Late) {
             state.late.push(Box::new(move |part| _ = work(part, weak)));
             return Err(away("late"));
         }
-        let instant = state.part.clone();
-        state.instants.push_back(instant);
-        if state.instants.len() > INSTANTS {
-            state.instants.pop_front();
+        state.changes += 1;
+        if state.changes.is_multiple_of(3) {
+            let instant = state.part.clone();
+            state.instants.push_back(instant);
+            if state.instants.len() > INSTANTS {
+                state.instants.pop_front();
+            }
         }
         let done = work(&mut state.part, weak);
-        if state.hit(rates.late * 2) {
+        if state.hit(Call::Late) {
             state.late.push(Box::new(move |part| _ = work(part, weak))); // and once more
         }
-        if state.hit(rates.not_answered) {
+        if state.hit(Call::NotAnswered) {
             return Err(away("not answered"));
         }
         done
@@ -189,22 +155,46 @@ impl Sea {
 }
 
 impl State {
-    pub fn hit(&mut self, one_in: u64) -> bool {
-        one_in > 0 && self.dice.one_in(one_in)
+    /// Each call rolls the same numbers whatever the rates are: so a rate can be set to 0 and the rest stays.
+    pub fn hit(&mut self, call: Call) -> bool {
+        let (roll, one_in) = (self.luck.next(), self.calls.of(call));
+        one_in > 0 && roll.is_multiple_of(one_in)
     }
 
-    /// One of the late calls arrives.
-    pub fn arrive(&mut self) -> bool {
+    /// For rules that are broken now and then.
+    pub fn half(&mut self) -> bool {
+        self.luck.one_in(2)
+    }
+
+    fn slowness(&mut self) -> u64 {
+        let polls = 1 + self.luck.below(SLOW_POLLS);
+        if self.hit(Call::Slow) { polls } else { 0 }
+    }
+
+    /// One of the late calls arrives; `at` says which.
+    pub fn arrive(&mut self, at: u64) -> bool {
         if self.late.is_empty() {
             return false;
         }
-        let at = self.dice.below(self.late.len() as u64) as usize;
+        let at = (at % self.late.len() as u64) as usize;
+        self.changes += 1;
         self.late.swap_remove(at)(&mut self.part);
         true
     }
 
+    /// Late calls to a namespace that nobody uses any more.
+    pub fn forget_late_calls(&mut self) {
+        self.late.clear();
+    }
+
     pub fn end(&self) -> u64 {
         self.records.last().map_or(0, |record| record.offset + 1)
+    }
+
+    /// What the log still has.
+    pub fn readable(&self) -> &[Rec] {
+        let at = self.records.partition_point(|record| record.offset < self.first);
+        &self.records[at..]
     }
 }
 
@@ -224,5 +214,12 @@ fn away(detail: &str) -> StoreError {
     StoreError::Unreachable {
         address: "the sea".to_owned(),
         detail: detail.to_owned(),
+    }
+}
+
+pub fn log_away() -> LogError {
+    LogError::Unreachable {
+        address: "the sea".to_owned(),
+        detail: "no answer, or a full queue".to_owned(),
     }
 }

@@ -10,11 +10,13 @@ use khala::pure::place::{NextOffset, Offset};
 use khala::pure::time::Time;
 use khala::repair::snapshot::{Round, Snapshots};
 
+use super::log::SimLog;
 use super::part::Part;
+use super::plan::Calls;
 use super::projector::{Task, poll};
-use super::sea::{PARTITION, Rates, Sea, Weak};
-use super::seams::{SimLog, SimStore};
-use crate::reference::messy::dice::Dice;
+use super::sea::{PARTITION, Sea};
+use super::store::SimStore;
+use super::weak::Weak;
 
 const EVENT: &[u8] = br#"{"specversion":"1.0","id":"1","source":"s","type":"run.started","subject":"run/a","sequence":1,"data":{"thread_id":"t"}}"#;
 /// More polls than a round has.
@@ -43,7 +45,7 @@ fn part(entity: &Entity, next: u64, mark: &str) -> Part {
 
 /// One round; before poll `lost` the store has `meanwhile` only, and before poll `back` it has `then`.
 fn round(before: &Part, meanwhile: &Part, then: &Part, (lost, back): (usize, usize)) -> (Round, Vec<String>) {
-    let sea = Sea::new(Dice::new(1), Rates::CALM, Weak::Nothing);
+    let sea = Sea::new(1, Calls::default(), Weak::Nothing);
     sea.lock().part = before.clone();
     let (log, store) = (Arc::new(SimLog(sea.clone())), Arc::new(SimStore(sea.clone())));
     let mut task: Task<_> = Box::pin(async move {
@@ -60,10 +62,20 @@ fn round(before: &Part, meanwhile: &Part, then: &Part, (lost, back): (usize, usi
             sea.lock().part = then.clone();
         }
         if let Some(done) = poll(&mut task) {
-            return (done, sea.lock().appended.clone());
+            return (done, appended(&sea));
         }
     }
     panic!("a round of more than {POLLS} polls");
+}
+
+fn appended(sea: &Sea) -> Vec<String> {
+    let keys = sea
+        .lock()
+        .documents
+        .iter()
+        .filter_map(|record| record.key.clone())
+        .collect::<Vec<_>>();
+    keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect()
 }
 
 #[test]

@@ -1,55 +1,74 @@
-//! One history: two projectors, an operator, a messy producer, and the sea; all from one seed.
-//! Safety is checked after each step, then the sea calms down and everything must converge, then a fresh event lives.
+//! One history: projectors, an operator, a messy producer, and the sea; all from one plan.
+//! Safety is checked after each move, then the sea calms down and everything must converge, then a fresh event lives.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use khala::pure::checkpoint::{Checkpoint, Identity};
 use khala::pure::entity::Entity;
-use khala::pure::place::NextOffset;
-use khala::repair::{Ground, Site};
+use khala::repair::snapshot::Snapshots;
+use khala::repair::{Expiry, Ground, Site};
 use khala::store::Owner;
 
-use super::check::is_good;
-use super::operator::{self, Operated};
+use super::log::SimLog;
+use super::operator::Operated;
+use super::oracle::Oracle;
 use super::part::Part;
-use super::projector::{Projector, RULES, Task, poll};
-use super::sea::{PARTITION, Rates, Sea, Weak};
-use super::seams::{SimLog, SimStore};
-use crate::reference::Rec;
-use crate::reference::decode::Rules;
-use crate::reference::fold::{Outcome, Partition as Fold};
+use super::plan::Plan;
+use super::projector::{Projector, RULES, Said, Task, poll};
+use super::sea::{PARTITION, Sea};
+use super::store::SimStore;
 use crate::reference::messy::dice::Dice;
 use crate::reference::messy::{Messy, Shape};
 
-const STEPS: u64 = 600;
 /// Of projectors, in each step.
 const MOVES: u64 = 5;
-const CALM_STEPS: u64 = 6_000;
+const BEGINS_MS: i64 = 1_770_000_000_000;
 
-/// What a history was like, and what went wrong in it.
-#[derive(Debug, Default)]
+/// What a history was like.
+#[derive(Clone, Debug, Default)]
 pub struct History {
     pub faults: BTreeMap<&'static str, u64>,
     pub named: BTreeMap<&'static str, u64>,
     pub trace: Vec<String>,
     pub records: usize,
+    pub simulated_ms: i64,
+    /// Steps that were gone, of the plan.
+    pub steps: u64,
 }
 
+/// Documents of another projection version, which must stay as they are.
+pub(super) struct Foreign {
+    pub(super) until: u64,
+    pub(super) ours: Part,
+    pub(super) theirs: Part,
+}
+
+#[expect(clippy::struct_excessive_bools, reason = "each says that something has befallen it")]
 pub(super) struct World {
+    pub(super) plan: Plan,
     pub(super) sea: Sea,
     pub(super) messy: Messy,
+    pub(super) luck: Dice,
     pub(super) projectors: Vec<Projector>,
     pub(super) operator: Option<Task<Operated>>,
+    pub(super) keeper: Option<Task<Operated>>,
+    pub(super) reaper: Option<Task<Operated>>,
+    pub(super) snapshots: Option<Box<Snapshots>>,
+    pub(super) expiry: Option<Expiry>,
     pub(super) next_name: u64,
-    pub(super) cache_bytes: usize,
     pub(super) now_ms: i64,
+    /// How far clocks jumped, in all.
+    pub(super) jumped_ms: i64,
     pub(super) step: u64,
-    /// Hash of each entity's document by offset, of the log as it is.
-    pub(super) expected: HashMap<(String, u64), String>,
-    pub(super) fold: Fold,
-    pub(super) folded: usize,
+    pub(super) oracle: Oracle,
+    /// Of the topic that was deleted.
+    pub(super) former: Option<Oracle>,
+    /// The topic was made anew, and nobody has said yet that the new log counts.
+    pub(super) unaccepted: bool,
+    pub(super) foreign: Option<Foreign>,
     /// A store that failed over to an old copy fails back at this step.
     pub(super) comes_back: Option<(u64, Part)>,
     /// Added to the records' times.
@@ -57,275 +76,255 @@ pub(super) struct World {
     pub(super) ever_damaged: BTreeSet<Entity>,
     /// What the newest audit found.
     pub(super) found: Option<BTreeSet<Entity>>,
-    pub(super) any_damage: bool,
     pub(super) any_cut: bool,
-    /// The checkpoint and the number of faults when all was last looked at.
-    pub(super) looked_at: (Option<Identity>, usize),
+    pub(super) any_version: bool,
+    /// Retention took something.
+    pub(super) any_forgotten: bool,
+    /// A document was made without its beginning, which nobody could know.
+    pub(super) any_guess: bool,
+    /// What was looked at last, and documents that were right then.
+    pub(super) checked: u64,
+    pub(super) right: BTreeMap<Entity, Vec<u8>>,
     pub(super) history: History,
 }
 
-/// Runs the history of a seed.
+/// Runs a history.
 ///
 /// # Errors
 /// What went wrong, with the history.
-pub fn run(seed: u64, weak: Weak) -> Result<History, (String, History)> {
-    let mut dice = Dice::new(seed);
-    let mut rates = Rates::drawn(&mut dice);
-    if weak == Weak::HealUnseen {
-        (rates.audit, rates.spoil) = (10, 20); // else healing is rare
+pub fn run(plan: &Plan) -> Result<History, (String, History)> {
+    let mut world = World::new(plan);
+    // A panic is a failure as any other.
+    let lives = AssertUnwindSafe(|| world.live().and_then(|()| world.converge()));
+    let done = catch_unwind(lives).unwrap_or_else(|panic| Err(format!("panicked: {}", words(&*panic))));
+    if let Err(what) = &done {
+        let what: String = what.chars().take(120).collect();
+        world.note(&format!("FAILS: {what}"));
     }
-    let cache_bytes = if dice.one_in(2) { 3_000 } else { 1 << 20 };
-    let shape = Shape {
-        runs: 3,
-        workers: 2,
-        partitions: 1,
-        garbage_one_in: 12,
-        huge: false,
-    };
-    let mut world = World {
-        messy: Messy::new(seed, shape),
-        sea: Sea::new(dice, rates, weak),
-        projectors: Vec::new(),
-        operator: None,
-        next_name: 0,
-        cache_bytes,
-        now_ms: 1_770_000_000_000,
-        step: 0,
-        expected: HashMap::new(),
-        fold: Fold::default(),
-        folded: 0,
-        comes_back: None,
-        later_ms: 0,
-        ever_damaged: BTreeSet::new(),
-        found: None,
-        any_damage: false,
-        any_cut: false,
-        looked_at: (None, usize::MAX),
-        history: History::default(),
-    };
-    let done = world.live().and_then(|()| world.converge());
     let mut history = std::mem::take(&mut world.history);
-    for projector in &world.projectors {
-        projector
-            .named
-            .iter()
-            .for_each(|name| *history.named.entry(name).or_default() += 1);
-    }
-    history.records = world.sea.lock().records.len();
+    history.records = world.oracle.folded();
+    history.simulated_ms = world.now_ms - BEGINS_MS - world.jumped_ms;
+    history.steps = world.step.min(plan.steps);
     match done {
         Ok(()) => Ok(history),
         Err(what) => Err((what, history)),
     }
 }
 
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_default()
+}
+
 impl World {
+    fn new(plan: &Plan) -> Self {
+        let shape = Shape {
+            runs: 3,
+            workers: 2,
+            partitions: 1,
+            garbage_one_in: 12,
+            huge: false,
+        };
+        let seed = plan.seed;
+        Self {
+            plan: plan.clone(),
+            messy: Messy::new(seed, shape),
+            sea: Sea::new(seed, plan.calls, plan.weak),
+            luck: Dice::new(seed),
+            projectors: Vec::new(),
+            operator: None,
+            keeper: None,
+            reaper: None,
+            snapshots: None,
+            expiry: None,
+            next_name: 0,
+            now_ms: BEGINS_MS,
+            jumped_ms: 0,
+            step: 0,
+            oracle: Oracle::default(),
+            former: None,
+            unaccepted: false,
+            foreign: None,
+            comes_back: None,
+            later_ms: 0,
+            ever_damaged: BTreeSet::new(),
+            found: None,
+            any_cut: false,
+            any_version: false,
+            any_forgotten: false,
+            any_guess: false,
+            checked: u64::MAX,
+            right: BTreeMap::new(),
+            history: History::default(),
+        }
+    }
+
     fn live(&mut self) -> Result<(), String> {
+        self.oracle.fold_on(&[]);
         self.spawn();
-        for step in 0..STEPS {
+        let events = self.plan.events.clone();
+        let mut events = events.into_iter().peekable();
+        for step in 0..self.plan.steps {
             self.step = step;
-            self.now_ms += self.roll(200) as i64;
-            if self.one_in(4) {
-                let n = 1 + self.roll(4) as usize;
-                self.publish(n);
-            }
+            let passed = {
+                let mut state = self.sea.lock();
+                state.step = step;
+                state.schedule.below(200) as i64
+            };
+            self.now_ms += passed;
             for _ in 0..MOVES {
-                let which = self.roll(self.projectors.len() as u64) as usize;
-                let (sea, now_ms, cache) = (self.sea.clone(), self.now_ms, self.cache_bytes);
-                self.projectors[which].step(&sea, now_ms, cache);
+                let which = self.sea.lock().schedule.below(self.projectors.len() as u64) as usize;
+                self.step_one(which);
+                self.work_beside()?;
+                self.check()?;
             }
-            self.operate()?;
-            if self.one_in(4) && self.sea.lock().arrive() {
-                self.fault("late call arrived");
+            while let Some((_, event)) = events.next_if(|(at, _)| *at == step) {
+                self.luck = self.plan.luck(step, event);
+                self.befall(event);
+                self.check()?;
             }
-            self.misfortune();
+            self.time_passes();
             self.check()?;
         }
         Ok(())
     }
 
-    fn operate(&mut self) -> Result<(), String> {
-        let Some(done) = self.operator.as_mut().and_then(poll) else {
-            return Ok(());
-        };
-        self.operator = None;
-        let Operated::Audited(found) = done else {
-            return Ok(());
-        };
-        let wronged = found.iter().find(|entity| !self.ever_damaged.contains(*entity));
+    pub(super) fn step_one(&mut self, which: usize) {
+        let (sea, now_ms, cache) = (self.sea.clone(), self.now_ms, self.plan.cache_bytes);
+        self.projectors[which].step(&sea, now_ms, cache);
+        self.listen(which);
+    }
+
+    /// Takes note of what a projector said.
+    fn listen(&mut self, which: usize) {
+        let name = self.projectors[which].name;
+        for said in std::mem::take(&mut self.projectors[which].said) {
+            match said {
+                Said::Recovered(called, detail) => {
+                    *self.history.named.entry(called).or_default() += 1;
+                    if called != "normal" {
+                        self.note(&format!("projector {name}: {called}: {detail}"));
+                    }
+                }
+                Said::Lost(from, to) => {
+                    let state = self.sea.lock();
+                    self.oracle.lose(from, to, &state.records);
+                    // A snapshot's documents may be further on than its marker: theirs is a smaller gap.
+                    let places: BTreeSet<u64> = state.part.index.values().map(|last| last.0 + 1).collect();
+                    for further in places.range(from + 1..to.max(from + 1)) {
+                        self.oracle.lose(*further, to, &state.records);
+                    }
+                }
+                Said::Drifted(reason) => {
+                    *self.history.named.entry(reason).or_default() += 1;
+                    self.note(&format!("projector {name}: {reason}"));
+                }
+                Said::Left(left) if left.is_empty() => {}
+                Said::Left(left) => self.note(&format!("projector {name}: left as they are: {left:?}")),
+            }
+        }
+    }
+
+    /// The operator, snapshots and expiry go on.
+    pub(super) fn work_beside(&mut self) -> Result<(), String> {
+        let done = [&mut self.operator, &mut self.keeper, &mut self.reaper].map(|slot| {
+            let done = slot.as_mut().and_then(poll);
+            if done.is_some() {
+                *slot = None;
+            }
+            done
+        });
+        for operated in done.into_iter().flatten() {
+            match operated {
+                Operated::GaveUp => self.note("given up"),
+                Operated::Replayed => self.note("replayed"),
+                Operated::Audited(found) => self.audited(found)?,
+                Operated::Snapshot(snapshots, came) => {
+                    self.snapshots = Some(snapshots);
+                    *self.history.faults.entry(came).or_default() += 1;
+                    self.note(&format!("snapshot: {came}"));
+                }
+                Operated::Expired(expiry, documents) => {
+                    self.expiry = Some(expiry);
+                    if documents > 0 {
+                        *self.history.faults.entry("expired").or_default() += documents;
+                        self.note(&format!("{documents} documents expired"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn audited(&mut self, found: BTreeSet<Entity>) -> Result<(), String> {
+        let expired = self.sea.lock().part.ever_expired.clone();
+        let touched = |entity: &&Entity| self.ever_damaged.contains(*entity) || expired.contains(*entity);
+        let wronged = found.iter().find(|entity| !touched(entity));
         if let (Some(entity), false) = (wronged, self.any_cut) {
             return Err(format!("the audit accuses {entity}, and nobody touched it"));
         }
+        self.note(&format!("audited: {found:?}"));
         self.found = Some(found);
         Ok(())
     }
 
-    pub(super) fn roll(&mut self, n: u64) -> u64 {
-        self.sea.lock().dice.below(n)
-    }
-
-    pub(super) fn one_in(&mut self, n: u64) -> bool {
-        n > 0 && self.sea.lock().dice.one_in(n)
-    }
-
-    pub(super) fn fault(&mut self, what: &'static str) {
-        *self.history.faults.entry(what).or_default() += 1;
+    /// A line of the history.
+    pub(super) fn note(&mut self, what: &str) {
         let state = self.sea.lock();
-        let checkpoint = state.part.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.next.0);
-        let line = format!("{:>4} {what}; checkpoint {checkpoint}, end {}", self.step, state.end());
+        let checkpoint = state.part.checkpoint.as_ref().map(|checkpoint| checkpoint.next.0);
+        let checkpoint = checkpoint.map_or_else(|| "-".to_owned(), |next| next.to_string());
+        let (first, end) = (state.first, state.end());
+        let line = format!(
+            "{:>5}  checkpoint {checkpoint:>4}  log {first}..{end}  {what}",
+            self.step
+        );
         drop(state);
         self.history.trace.push(line);
     }
 
+    pub(super) fn notable(&self) -> String {
+        let state = self.sea.lock();
+        format!("parked {:?}, damaged {:?}", state.part.parked, state.part.damaged)
+    }
+
     pub(super) fn spawn(&mut self) {
         self.next_name += 1;
-        let projector = Projector::new(&self.sea, self.next_name, self.cache_bytes, self.now_ms);
+        let projector = Projector::new(&self.sea, self.next_name, self.plan.cache_bytes, self.now_ms);
         self.projectors.push(projector);
     }
 
-    pub(super) fn bury(&mut self, which: usize) {
-        let dead = self.projectors.remove(which);
-        let named = &mut self.history.named;
-        dead.named.iter().for_each(|name| *named.entry(name).or_default() += 1);
-    }
-
-    fn publish(&mut self, n: usize) {
+    pub(super) fn publish(&mut self, n: usize) {
         let mut next = [self.sea.lock().end()];
         let mut records = self.messy.records(n, &mut next);
         for record in &mut records {
             record.timestamp_ms += self.later_ms;
         }
-        self.sea.lock().records.extend(records);
-        self.fold_on();
+        let mut state = self.sea.lock();
+        state.records.extend(records);
+        self.oracle.fold_on(&state.records);
     }
 
-    /// Folds what is new in the log, and remembers each document on the way.
-    pub(super) fn fold_on(&mut self) {
-        let rules = Rules::of(1);
-        let records: Vec<Rec> = self.sea.lock().records[self.folded..].to_vec();
-        self.folded += records.len();
-        for record in &records {
-            if let Outcome::Accepted { subject, .. } = self.fold.apply(record, &rules) {
-                let hash = self.fold.entities[&subject].summary_hash();
-                self.expected.insert((subject, record.offset), hash);
-            }
-        }
-    }
-
-    /// An operator goes back to a mark, at a bad moment.
-    pub(super) fn replay(&mut self, to_the_start: Option<()>) {
-        let mark = {
-            let mut state = self.sea.lock();
-            let Some(now) = state.part.checkpoint.clone() else {
-                return;
-            };
-            let good: Vec<Checkpoint> = state
-                .part
-                .marks
-                .iter()
-                .map(|mark| mark.checkpoint.clone())
-                .filter(|mark| mark.next <= now.next && is_good(mark, &state.records))
-                .collect();
-            if good.is_empty() || to_the_start.is_some() || state.dice.one_in(4) {
-                Checkpoint::first(NextOffset::START, &now.topic_id, now.partitions)
-            } else {
-                state.dice.pick(&good).clone()
-            }
-        };
+    pub(super) fn site(&mut self) -> Site {
         self.next_name += 1;
-        let site = Site {
+        Site {
             log: Arc::new(SimLog(self.sea.clone())),
             store: Arc::new(SimStore(self.sea.clone())),
             partition: PARTITION,
             owner: Owner(format!("operator/{}", self.next_name)),
             lease: Duration::from_hours(1),
             rules: RULES,
-        };
-        self.fault("replay");
-        self.operator = Some(Box::pin(operator::replay(site, mark)));
+        }
     }
 
-    /// Beside the projectors, now and then with repair.
-    pub(super) fn audit(&mut self, repairs: bool) {
-        self.next_name += 1;
-        let ground = Ground {
+    pub(super) fn ground(&self) -> Ground {
+        Ground {
             log: Arc::new(SimLog(self.sea.clone())),
             store: Arc::new(SimStore(self.sea.clone())),
             partitioner: RULES.partitioner,
             max_event_bytes: RULES.max_event_bytes,
             redact: RULES.redact,
             events_kept: 10_000,
-        };
-        self.fault("audit");
-        self.operator = Some(Box::pin(operator::look_through(ground, self.next_name, repairs)));
-    }
-
-    /// The sea calms down: all must be as if nothing had ever happened.
-    fn converge(&mut self) -> Result<(), String> {
-        self.sea.lock().rates = Rates::CALM;
-        while self.sea.lock().arrive() {
-            self.check()?;
         }
-        self.operator = None;
-        self.sea.lock().part.owner = None; // leases end
-        self.projectors.truncate(1);
-        self.publish(5);
-        self.settle()?;
-        if self.any_damage && self.projectors[0].is_held().is_none() {
-            self.repair_all()?;
-        }
-        self.publish(1); // a fresh event lives
-        self.settle()?;
-        if let Some(reason) = self.projectors[0].is_held() {
-            let allowed = self.any_cut && reason == "log_replaced";
-            return if allowed {
-                Ok(())
-            } else {
-                Err(format!("held: {reason}"))
-            };
-        }
-        self.final_state()
-    }
-
-    /// By a replay from the start, or by an audit, which finds what was damaged and nothing else.
-    fn repair_all(&mut self) -> Result<(), String> {
-        if self.one_in(2) {
-            self.replay(Some(()));
-            return self.settle();
-        }
-        let damaged = self.sea.lock().part.damaged.clone();
-        self.audit(true);
-        self.settle()?;
-        match self.found.take() {
-            Some(found) if found.is_superset(&damaged) => Ok(()),
-            found => Err(format!("damaged are {damaged:?}, and the audit found {found:?}")),
-        }
-    }
-
-    fn settle(&mut self) -> Result<(), String> {
-        for _ in 0..CALM_STEPS {
-            self.step += 1;
-            self.now_ms += 50;
-            let (sea, now_ms, cache) = (self.sea.clone(), self.now_ms, self.cache_bytes);
-            self.projectors[0].step(&sea, now_ms, cache);
-            self.operate()?;
-            self.check()?;
-            let state = self.sea.lock();
-            let there = state
-                .part
-                .checkpoint
-                .as_ref()
-                .is_some_and(|now| now.next.0 == state.end() && now.intent.is_empty());
-            let held = self.projectors[0].is_held().is_some();
-            if self.operator.is_none() && (held || there && self.projectors[0].is_idle()) {
-                return Ok(());
-            }
-        }
-        let state = self.sea.lock();
-        let view = self.projectors[0].machine.view();
-        Err(format!(
-            "stuck at {:?} of {}, {view:?}",
-            state.part.checkpoint,
-            state.end()
-        ))
     }
 }

@@ -118,6 +118,15 @@ impl Store for Valve {
         self.inner.indexed(partition, kind, from, limit).await
     }
 
+    async fn ahead(
+        &self,
+        partition: PartitionId,
+        from: NextOffset,
+        limit: usize,
+    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError> {
+        self.inner.ahead(partition, from, limit).await
+    }
+
     async fn count_below(&self, partition: PartitionId, offset: NextOffset) -> Result<u64, StoreError> {
         self.inner.count_below(partition, offset).await
     }

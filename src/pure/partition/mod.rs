@@ -23,7 +23,6 @@ pub use self::words::{
 use super::cache::{Cache, Coverage};
 use super::checkpoint::{Checkpoint, Identity};
 use super::entity::Entity;
-use super::intent::Intent;
 use super::place::{NextOffset, Offset};
 use super::recovery::{self, Called, Step, Survey};
 
@@ -183,7 +182,7 @@ impl Partition {
     fn failed(&mut self, effect: Effect, failure: Failure, actions: &mut Vec<Action>) {
         match failure {
             Failure::Away(detail) => self.again(effect, detail, actions),
-            Failure::Refused(found) if self.is_our_commit(&effect, (*found).as_ref()) => self.committed(actions),
+            Failure::Refused(found) if repairing::is_our_commit(&effect, (*found).as_ref()) => self.committed(actions),
             Failure::Refused(_) => {
                 self.recover(0, "the store has another checkpoint than expected".to_owned(), actions);
             }
@@ -251,6 +250,7 @@ impl Partition {
     fn survey(&self, attempt: u32, because: String, actions: &mut Vec<Action>) {
         let effect = Effect::Survey {
             committed: self.remembered.committed,
+            letters_end: self.remembered.letters_end,
         };
         actions.push(Action::Do {
             effect,
@@ -304,10 +304,7 @@ impl Partition {
         {
             self.remembered.committed = survey.checkpoint.as_ref().map(|checkpoint| checkpoint.next);
         }
-        if let Some(Intent::Rewound { from, .. }) = survey.checkpoint.as_ref().and_then(repairing::rewound_intent) {
-            // Below it, and only there, dead letters were appended before.
-            self.remembered.dead_letters = from;
-        }
+        self.recall_letters(&survey);
         self.setup.rules.partitions = survey.partitions;
         let fresh = Checkpoint::first(start, &survey.topic_id, survey.partitions);
         let mut running = Running::new(survey.checkpoint, fresh, start, now_ms);

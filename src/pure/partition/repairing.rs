@@ -1,10 +1,11 @@
 //! A partition whose documents are put back (to a mark, or from a snapshot) before it reads on.
 //! Invariant: whatever came of it, store and log are surveyed again.
 
-use super::{Action, Effect, Kept, Partition, Phase, Rewound};
+use super::{Action, Effect, Kept, Partition, Phase, Remembered, Rewound};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::intent::Intent;
-use crate::pure::recovery::{Called, Step, Survey};
+use crate::pure::place::NextOffset;
+use crate::pure::recovery::{Called, LastRecord, Step, Survey};
 
 impl Partition {
     /// Puts the documents back to a mark, or finishes what was begun; then surveys again.
@@ -63,10 +64,43 @@ impl Partition {
         self.rewound(restored, actions);
     }
 
+    /// Which dead letters are in their topic already, by what this survey tells of the log.
+    pub(super) fn recall_letters(&mut self, survey: &Survey) {
+        let known = &mut self.remembered;
+        let nothing_tells = survey.checkpoint.is_none() && known.letters_end.is_none();
+        if survey.letters == LastRecord::Differs || nothing_tells {
+            // The log was cut, or made anew, or may have been: only what the checkpoint has passed is of this one.
+            let passed = survey.checkpoint.as_ref().map_or(NextOffset::START, |now| now.next);
+            known.dead_letters = known.dead_letters.min(passed);
+            known.letters_end = None;
+        }
+        if let Some(Intent::Rewound { from, .. }) = survey.checkpoint.as_ref().and_then(rewound_intent) {
+            // Below it, and only there, dead letters were appended before.
+            (known.dead_letters, known.letters_end) = (from, None);
+        }
+    }
+
     pub(super) fn rewound(&mut self, rewound: Rewound, actions: &mut Vec<Action>) {
         self.remembered.committed = Some(rewound.next);
         actions.push(Action::Rewound(rewound));
         self.recover(0, "the documents were put back".to_owned(), actions);
+    }
+}
+
+impl Remembered {
+    /// Dead letters below this place are in their topic.
+    pub(super) fn appended(&mut self, position: &Checkpoint) {
+        if self.dead_letters < position.next {
+            (self.dead_letters, self.letters_end) = (position.next, position.last_record);
+        }
+    }
+}
+
+/// Whether a refused commit is there: it was sent before, and nobody was told.
+pub(super) fn is_our_commit(effect: &Effect, found: Option<&Checkpoint>) -> bool {
+    match (effect, found) {
+        (Effect::Commit(batch), Some(found)) => found.identity() == batch.checkpoint.identity(),
+        _ => false,
     }
 }
 
@@ -78,6 +112,6 @@ pub(super) fn is_restore(survey: &Survey) -> bool {
     matches!(intent, Some(Ok(Some(Intent::Restore { .. }))))
 }
 
-pub(super) fn rewound_intent(checkpoint: &Checkpoint) -> Option<Intent> {
+fn rewound_intent(checkpoint: &Checkpoint) -> Option<Intent> {
     Intent::parse(&checkpoint.intent).ok().flatten()
 }

@@ -340,7 +340,7 @@ impl Partition {
             return self.again(effect, detail, actions);
         }
         folding.stage = Stage::Ready;
-        self.remembered.dead_letters = self.remembered.dead_letters.max(running.position.next);
+        self.remembered.appended(&running.position);
         match running.recovery.take() {
             Some((attempt, because)) => self.recover(attempt, because, actions),
             None => running.send_ready(actions),
@@ -374,13 +374,6 @@ impl Partition {
         // A batch folded and not yet on its way has touched slots of the turn in hand.
         self.cache.shrink(self.setup.cache_bytes, running.turn);
         running.send_ready(actions);
-    }
-
-    pub(super) fn is_our_commit(&self, effect: &Effect, found: Option<&Checkpoint>) -> bool {
-        match (effect, found) {
-            (Effect::Commit(batch), Some(found)) => found.identity() == batch.checkpoint.identity(),
-            _ => false,
-        }
     }
 
     pub(super) fn renewed(&mut self, checkpoint: Option<&Checkpoint>, actions: &mut Vec<Action>) {

@@ -8,7 +8,7 @@ use crate::pure::checkpoint::{Checkpoint, Identity};
 use crate::pure::entity::Entity;
 use crate::pure::event::{Reason, Rules};
 use crate::pure::place::{NextOffset, PartitionId};
-use crate::pure::record::RecordBatch;
+use crate::pure::record::{RecordBatch, RecordIdentity};
 use crate::pure::recovery::{Called, Step, Survey};
 
 /// Whether accepted events are kept for streams.
@@ -42,6 +42,8 @@ pub struct Remembered {
     pub committed: Option<NextOffset>,
     /// Dead letters below were appended already.
     pub dead_letters: NextOffset,
+    /// The record before that place: a log that has another one there is not the one whose dead letters they are.
+    pub letters_end: Option<RecordIdentity>,
 }
 
 /// A record that is no legal event.
@@ -62,6 +64,8 @@ pub enum Effect {
     Survey {
         /// The highest offset committed by this projector, which counts like the group's.
         committed: Option<NextOffset>,
+        /// The record up to which it appended dead letters.
+        letters_end: Option<RecordIdentity>,
     },
     /// Read documents; they count only under one of these checkpoints.
     Load {

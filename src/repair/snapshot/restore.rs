@@ -159,8 +159,10 @@ impl<'a> Work<'a> {
         match renewed {
             None => {
                 let mut batch = Batch::new(None, work.current.clone());
-                batch.parked.clone_from(&work.marker.aside);
-                work.parked.extend(work.marker.aside.iter().cloned());
+                // What was aside comes as of an earlier place, or not at all: nothing of it is applied yet.
+                let aside = work.marker.aside.iter().map(|(entity, _)| (entity.clone(), Offset(0)));
+                batch.parked.extend(aside);
+                work.parked.extend(batch.parked.iter().cloned());
                 work.write(batch, None).await?;
             }
             Some(found) => match Intent::parse(&found.intent) {
@@ -266,6 +268,10 @@ impl<'a> Work<'a> {
             batch.checkpoint.digest = batch.checkpoint.digest.moved(counted, hash);
             batch.checkpoint.accepted = batch.checkpoint.accepted + document.seq() - seq;
             self.documents += u64::from(counted == 0);
+            if let Some(at) = self.parked.get_mut(&entity).filter(|at| **at <= offset) {
+                *at = Offset(offset.0 + 1);
+                batch.parked.push((entity, *at));
+            }
         }
         if batch.documents.is_empty() && batch.parked.is_empty() {
             return Ok(());

@@ -113,7 +113,7 @@ impl EmbeddedStore {
     /// `Rejected`: another process owns it (named by pid), it is damaged (named by place), or the
     /// namespace is not a legal one.
     pub fn open(dir: &Path, namespace: &str, settings: EmbeddedSettings) -> Result<Self, StoreError> {
-        ensure_legal(namespace)?;
+        namespaces::ensure_legal(namespace)?;
         let room = |name| (name, options as fn() -> KeyspaceCreateOptions);
         let disk = Disk::open(dir, "store", &["documents", "index", "events"].map(room))?;
         let shared = Arc::new(Shared {
@@ -145,7 +145,7 @@ impl EmbeddedStore {
     /// # Errors
     /// `Rejected`: the namespace is not a legal one.
     pub fn with_namespace(&self, namespace: &str) -> Result<Self, StoreError> {
-        ensure_legal(namespace)?;
+        namespaces::ensure_legal(namespace)?;
         Ok(Self {
             backend: self.backend.clone(),
             namespace: Arc::from(namespace),
@@ -202,15 +202,6 @@ impl Drop for Backend {
 
 fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
-}
-
-fn ensure_legal(namespace: &str) -> Result<(), StoreError> {
-    if namespace.is_empty() || namespace.len() > 256 || namespace.contains('\0') {
-        return Err(StoreError::Rejected(format!(
-            "namespace {namespace:?}: must be 1 to 256 bytes without NUL"
-        )));
-    }
-    Ok(())
 }
 
 #[async_trait]
@@ -299,6 +290,15 @@ impl Store for EmbeddedStore {
         limit: usize,
     ) -> Result<Vec<(Entity, Offset)>, StoreError> {
         self.read(partition, move |view| view.indexed(kind, from, limit)).await
+    }
+
+    async fn ahead(
+        &self,
+        partition: PartitionId,
+        from: NextOffset,
+        limit: usize,
+    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError> {
+        self.read(partition, move |view| view.ahead(from, limit)).await
     }
 
     async fn count_below(&self, partition: PartitionId, offset: NextOffset) -> Result<u64, StoreError> {

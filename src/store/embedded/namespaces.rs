@@ -67,6 +67,15 @@ impl EmbeddedStore {
     }
 }
 
+pub(super) fn ensure_legal(namespace: &str) -> Result<(), StoreError> {
+    if namespace.is_empty() || namespace.len() > 256 || namespace.contains('\0') {
+        return Err(StoreError::Rejected(format!(
+            "namespace {namespace:?}: must be 1 to 256 bytes without NUL"
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{P0, batch, entity, listed, owned, put};

@@ -5,6 +5,7 @@ use fjall::Readable;
 use super::keys;
 use super::namespaces::Purge;
 use super::read::View;
+use crate::pure::checkpoint::Checkpoint;
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::store::{Peeked, StoreError};
@@ -26,6 +27,20 @@ impl View {
                 .ok_or_else(|| self.corrupt("index", &"a key is not of its form"))
         });
         read.take(limit).collect()
+    }
+
+    /// Entities whose last offset is `from` or past it, and the checkpoint.
+    pub(super) fn ahead(
+        &self,
+        from: NextOffset,
+        limit: usize,
+    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError> {
+        let mut ahead = Vec::new();
+        for kind in Kind::ALL {
+            let found = self.indexed(kind, from, limit)?.into_iter();
+            ahead.extend(found.map(|(entity, _)| entity));
+        }
+        Ok((self.checkpoint()?, ahead))
     }
 
     /// Number of documents whose last event lies below `offset`.

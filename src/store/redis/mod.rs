@@ -251,6 +251,22 @@ impl Store for RedisStore {
         survey::indexed(&self.connections, partition, &index, (kind, from), limit).await
     }
 
+    async fn ahead(
+        &self,
+        partition: PartitionId,
+        from: NextOffset,
+        limit: usize,
+    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError> {
+        let keys = self.keys(partition);
+        let mut call = Call::ahead();
+        for key in [keys.checkpoint(), keys.index(Kind::Run), keys.index(Kind::Worker)] {
+            call.key(key);
+        }
+        call.argument(from.to_string());
+        call.argument(limit.to_string());
+        self.call(READ_LANE, partition, call).await?.ahead(partition, &keys)
+    }
+
     async fn count_below(&self, partition: PartitionId, offset: NextOffset) -> Result<u64, StoreError> {
         let mut count = 0;
         for kind in Kind::ALL {

@@ -4,7 +4,7 @@ use redis::Value;
 
 use super::keys::Keys;
 use crate::pure::checkpoint::{Checkpoint, Mark};
-use crate::pure::entity::Entity;
+use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{Offset, PartitionId};
 use crate::store::{Peeked, StoreError, Stored};
 
@@ -95,6 +95,24 @@ impl Reply {
             checkpoint: checkpoint(partition, &keys.checkpoint(), list(&fields))?,
             entities: entities.ok_or_else(|| corrupt(partition, "a script's answer", "not of its form".to_owned()))?,
         })
+    }
+
+    /// The checkpoint, and entities of both kinds.
+    pub(super) fn ahead(
+        self,
+        partition: PartitionId,
+        keys: &Keys,
+    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError> {
+        let values = self.values();
+        let [fields, runs, workers] = values.as_slice() else {
+            return Err(corrupt(partition, "a script's answer", format!("{values:?}")));
+        };
+        let of = |kind, ids| {
+            let ids: &[Value] = list(ids);
+            ids.iter().filter_map(move |id| Entity::new(kind, text(id)?))
+        };
+        let entities = of(Kind::Run, runs).chain(of(Kind::Worker, workers)).collect();
+        Ok((checkpoint(partition, &keys.checkpoint(), list(fields))?, entities))
     }
 
     pub(super) fn loaded(self, partition: PartitionId, expected: usize) -> Result<Vec<Stored>, StoreError> {

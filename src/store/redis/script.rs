@@ -21,6 +21,7 @@ impl Text {
     }
 }
 
+static AHEAD: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("ahead.lua")));
 static COMMIT: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("commit.lua")));
 static EXPIRE: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("expire.lua")));
 static HEAL: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("heal.lua")));
@@ -46,6 +47,10 @@ impl<'a> Call<'a> {
             keys: Vec::new(),
             arguments: Vec::new(),
         }
+    }
+
+    pub(super) fn ahead() -> Self {
+        Self::new(&AHEAD)
     }
 
     pub(super) fn commit() -> Self {

@@ -299,6 +299,7 @@ impl World {
             good_mark: None,
             parked: self.store.parked.clone().into_iter().collect(),
             let_through: self.let_through,
+            letters: LastRecord::Gone,
         }
     }
 

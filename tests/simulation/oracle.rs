@@ -1,0 +1,169 @@
+//! What every document, count and dead letter must be: an independent fold of the log as it is, also of what retention
+//! took. Where a loss was named, documents may also be folds without the events that were lost.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::reference::Rec;
+use crate::reference::decode::Rules;
+use crate::reference::fold::{Outcome, Partition as Fold};
+
+/// More losses than any history has.
+const WAYS: usize = 64;
+
+/// A fold of the log without some ranges of it.
+#[derive(Default)]
+struct Way {
+    holes: BTreeSet<(u64, u64)>,
+    fold: Fold,
+}
+
+#[derive(Default)]
+pub struct Oracle {
+    /// The first is the fold of all.
+    ways: Vec<Way>,
+    folded: usize,
+    /// Hashes of an entity's document by the offset of its last event.
+    allowed: HashMap<(String, u64), HashSet<String>>,
+    /// Offsets of each entity's accepted events.
+    pub accepted: BTreeMap<String, Vec<u64>>,
+    /// Records, accepted, duplicates, dead letters below an offset.
+    counts: BTreeMap<u64, [u64; 4]>,
+    /// Offsets and values.
+    pub letters: Vec<(u64, Option<Vec<u8>>)>,
+    /// Events below may be in no document: a loss was named.
+    pub lost_below: u64,
+}
+
+impl Oracle {
+    /// Takes in what is new in the log.
+    pub fn fold_on(&mut self, records: &[Rec]) {
+        if self.ways.is_empty() {
+            self.ways.push(Way::default());
+        }
+        for record in &records[self.folded..] {
+            for i in 0..self.ways.len() {
+                self.fold_one(i, record);
+            }
+        }
+        self.folded = records.len();
+    }
+
+    /// The log was cut: what it has now is all there ever was. Losses stay.
+    pub fn cut(&mut self, records: &[Rec]) {
+        let ways = std::mem::take(&mut self.ways).into_iter().map(|way| way.holes);
+        let ways = ways.map(|holes| Way {
+            holes,
+            fold: Fold::default(),
+        });
+        *self = Self {
+            ways: ways.collect(),
+            lost_below: self.lost_below,
+            ..Self::default()
+        };
+        self.fold_on(records);
+    }
+
+    /// Somebody named it: events of `[from, to)` may be in no document.
+    pub fn lose(&mut self, from: u64, to: u64, records: &[Rec]) {
+        let has_events = records.iter().any(|record| (from..to).contains(&record.offset));
+        if !has_events || self.ways.len() >= WAYS {
+            return;
+        }
+        self.lost_below = self.lost_below.max(to);
+        let known: Vec<BTreeSet<(u64, u64)>> = self.ways.iter().map(|way| way.holes.clone()).collect();
+        for mut holes in known.clone() {
+            holes.retain(|hole| !(from <= hole.0 && hole.1 <= to));
+            if !holes.iter().any(|hole| hole.0 <= from && to <= hole.1) {
+                holes.insert((from, to));
+            }
+            if known.contains(&holes) || self.ways.iter().any(|way| way.holes == holes) {
+                continue;
+            }
+            self.ways.push(Way {
+                holes,
+                fold: Fold::default(),
+            });
+            let way = self.ways.len() - 1;
+            for record in &records[..self.folded] {
+                self.fold_one(way, record);
+            }
+        }
+    }
+
+    fn fold_one(&mut self, at: usize, record: &Rec) {
+        let way = &mut self.ways[at];
+        let is_lost = |hole: &(u64, u64)| (hole.0..hole.1).contains(&record.offset);
+        if way.holes.iter().any(is_lost) {
+            return;
+        }
+        let outcome = way.fold.apply(record, &Rules::of(1));
+        let is_first = at == 0;
+        if let Outcome::Accepted { subject, .. } = &outcome {
+            let hash = way.fold.entities[subject].summary_hash();
+            let key = (subject.clone(), record.offset);
+            self.allowed.entry(key).or_default().insert(hash);
+            if is_first {
+                self.accepted.entry(subject.clone()).or_default().push(record.offset);
+            }
+        }
+        if is_first {
+            if let Outcome::DeadLetter(_) = outcome {
+                self.letters.push((record.offset, record.value.clone()));
+            }
+            let (fold, dead) = (&way.fold, way.fold.dead_letters.len() as u64);
+            let counts = [fold.records, fold.accepted, fold.duplicates, dead];
+            self.counts.insert(record.offset + 1, counts);
+        }
+    }
+
+    /// Whether a document with that last offset and that text is a fold of its events.
+    pub fn allows(&self, subject: &str, offset: u64, text: &str) -> bool {
+        let hashes = self.allowed.get(&(subject.to_owned(), offset));
+        hashes.is_some_and(|hashes| hashes.iter().any(|hash| text.contains(hash.as_str())))
+    }
+
+    /// An entity's last event below `next`.
+    pub fn last_below(&self, subject: &str, next: u64) -> Option<u64> {
+        let offsets = self.accepted.get(subject)?;
+        offsets[..offsets.partition_point(|offset| *offset < next)]
+            .last()
+            .copied()
+    }
+
+    /// Where an entity's document had a hash that begins so.
+    pub fn offset_of(&self, subject: &str, hash: u128) -> Option<String> {
+        let begins = format!("sha256:{hash:032x}");
+        let found = |(of, hashes): (&(String, u64), &HashSet<String>)| {
+            let fits = of.0 == subject && hashes.iter().any(|hash| hash.starts_with(&begins));
+            fits.then_some(of.1)
+        };
+        let offset = self.allowed.iter().find_map(found);
+        offset
+            .map(|offset| offset.to_string())
+            .or_else(|| (hash == 0).then(|| "never".to_owned()))
+    }
+
+    /// Whether an entity's first event lies below an offset.
+    pub fn began_before(&self, subject: &str, offset: u64) -> bool {
+        self.accepted.get(subject).is_some_and(|offsets| offsets[0] < offset)
+    }
+
+    pub fn counts_below(&self, next: u64) -> [u64; 4] {
+        let below = self.counts.range(..=next).next_back();
+        below.map_or([0; 4], |(_, counts)| *counts)
+    }
+
+    /// The fold of all of the log.
+    pub fn fold(&self) -> &Fold {
+        &self.ways[0].fold
+    }
+
+    /// Records folded.
+    pub fn folded(&self) -> usize {
+        self.folded
+    }
+
+    pub fn has_losses(&self) -> bool {
+        self.ways.len() > 1
+    }
+}
