@@ -71,7 +71,7 @@ impl World {
                 None => true,
                 Some("log_replaced") => self.any_cut || self.former.is_some(),
                 Some("projection_version_changed") => self.any_version,
-                Some("document_corrupt") => self.any_cut, // a restore whose snapshot was of a log that is no more
+                Some("document_corrupt") => self.any_cut || self.former.is_some(), // a restore whose snapshot was of a log that is no more
                 Some(_) => false,
             };
             if !allowed {
@@ -146,6 +146,8 @@ impl World {
             .filter(|letter| letter.0 < next && !known_lost(letter.0));
         match letters.into_iter().find(|letter| !state.letters.contains(*letter)) {
             None => Ok(()),
+            // Below where a rewind began they count as appended, also where the log was cut since: open.
+            Some(_) if self.any_cut && (part.rewound || part.restored) => Ok(()),
             Some((offset, _)) => Err(format!(
                 "the checkpoint says {next}, and the dead letter of {offset} is nowhere"
             )),

@@ -297,7 +297,12 @@ impl World {
     pub(super) fn publish(&mut self, n: usize) {
         let mut next = [self.sea.lock().end()];
         let mut records = self.messy.records(n, &mut next);
-        for record in &mut records {
+        let end = self.sea.lock().end();
+        for (i, record) in records.iter_mut().enumerate() {
+            if self.any_cut {
+                // A hole where the last record applied was is taken for one of compaction: not simulated.
+                record.offset = end + i as u64;
+            }
             record.timestamp_ms += self.later_ms;
         }
         let mut state = self.sea.lock();
