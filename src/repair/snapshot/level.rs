@@ -55,7 +55,7 @@ impl Work<'_> {
                 {
                     batch.checkpoint.digest = batch.checkpoint.digest.moved(hash, 0);
                     batch.checkpoint.accepted -= there.seq();
-                    self.documents -= 1;
+                    self.documents = self.documents.saturating_sub(1); // of a restore that was gone on with
                 }
                 batch.removed.push(entity.clone());
                 self.ahead.remove(entity);
