@@ -152,8 +152,11 @@ impl World {
             self.note("** fails back");
         }
         if let Some(foreign) = self.foreign.take_if(|foreign| foreign.until <= self.step) {
-            self.sea.lock().part = foreign.ours;
-            self.sea.lock().changes += 1;
+            let mut state = self.sea.lock();
+            state.part = foreign.ours;
+            state.instants.clear(); // of the other version's documents
+            state.changes += 1;
+            drop(state);
             self.note("** our version's documents are back");
         }
     }
