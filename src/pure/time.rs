@@ -33,15 +33,33 @@ impl Time {
 
     /// Reads RFC 3339; `None` if it is none, or lies outside the years 0000–9999 in UTC.
     pub fn parse(text: &str) -> Option<Self> {
-        let (date_time, rest) = text.as_bytes().split_at_checked(19)?;
-        let number = |from: usize, to: usize| digits(&date_time[from..to]);
-        let separators = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
-        let separated = separators.iter().all(|(at, byte)| date_time[*at] == *byte);
-        if !separated || !matches!(date_time[10], b'T' | b't') {
+        let (date_time, rest) = text.as_bytes().split_first_chunk::<19>()?;
+        let [
+            y1,
+            y2,
+            y3,
+            y4,
+            b'-',
+            m1,
+            m2,
+            b'-',
+            d1,
+            d2,
+            b'T' | b't',
+            h1,
+            h2,
+            b':',
+            i1,
+            i2,
+            b':',
+            s1,
+            s2,
+        ] = date_time
+        else {
             return None;
-        }
-        let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-        let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+        };
+        let (year, month, day) = (digits([*y1, *y2, *y3, *y4])?, digits([*m1, *m2])?, digits([*d1, *d2])?);
+        let (hour, minute, second) = (digits([*h1, *h2])?, digits([*i1, *i2])?, digits([*s1, *s2])?);
         if !(1..=12).contains(&month)
             || day < 1
             || day > days_in(year, month)
@@ -83,14 +101,18 @@ impl fmt::Display for Time {
     }
 }
 
-fn digits(bytes: &[u8]) -> Option<i64> {
-    bytes.iter().try_fold(0, |number, byte| {
-        byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'))
-    })
+#[inline]
+fn digits<const N: usize>(bytes: [u8; N]) -> Option<i64> {
+    let digits = bytes.map(|byte| byte.wrapping_sub(b'0'));
+    let number = digits.iter().fold(0, |number, digit| number * 10 + i64::from(*digit));
+    digits.iter().all(|digit| *digit < 10).then_some(number)
 }
 
 /// The fraction in milliseconds, and what follows it.
 fn fraction(rest: &[u8]) -> Option<(i64, &[u8])> {
+    if let [b'.', a, b, c, b'Z'] = rest {
+        return Some((digits([*a, *b, *c])?, &rest[4..])); // as nearly everybody writes it
+    }
     let Some(after_point) = rest.strip_prefix(b".") else {
         return Some((0, rest));
     };
@@ -106,7 +128,7 @@ fn zone_seconds(zone: &[u8]) -> Option<i64> {
     match zone {
         b"Z" | b"z" => Some(0),
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let (hours, minutes) = (digits(&[*h1, *h2])?, digits(&[*m1, *m2])?);
+            let (hours, minutes) = (digits([*h1, *h2])?, digits([*m1, *m2])?);
             let seconds = (hours * 60 + minutes) * 60;
             (hours <= 23 && minutes <= 59).then_some(if *sign == b'-' { -seconds } else { seconds })
         }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::json::{self, Text, Value};
 use super::{Reason, Rejection, SEQUENCE_MAX};
-use crate::pure::entity::Kind;
+use crate::pure::entity::{Kind, legal_bytes};
 use crate::pure::record::Record;
 use crate::pure::time::Time;
 
@@ -21,17 +21,17 @@ pub(super) enum Mode {
 }
 
 /// One attribute as it was found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Attribute<'a> {
     Absent,
-    Text(Cow<'a, str>),
+    Text(Text<'a>),
     Number(&'a str),
     /// Something that no attribute may be.
     Other(&'static str),
 }
 
 /// The `data` of an event.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Data<'a> {
     Absent,
     Object(&'a str),
@@ -52,19 +52,11 @@ pub(super) struct Attributes<'a> {
     pub(super) mode: Mode,
 }
 
-/// Attributes that are not read, and hold no one's text.
-const PLAIN: [&str; 6] = [
-    "traceparent",
-    "tracestate",
-    "datacontenttype",
-    "dataschema",
-    "partitionkey",
-    "recordedtime",
-];
-
 const JSON_MODE: &str = "application/cloudevents+json";
 const ID_BYTES_MAX: usize = 256;
 const TYPE_BYTES_MAX: usize = 128;
+/// Those that a type may have.
+const TYPE_BYTES: [bool; 256] = legal_bytes(b"abcdefghijklmnopqrstuvwxyz0123456789._");
 
 impl<'a> Attributes<'a> {
     fn none(mode: Mode) -> Self {
@@ -82,15 +74,17 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    /// By length first: all but one or two names are out then.
+    #[inline]
     fn by_name(&mut self, name: &str) -> Option<&mut Attribute<'a>> {
-        Some(match name {
-            "specversion" => &mut self.specversion,
-            "id" => &mut self.id,
-            "source" => &mut self.source,
-            "subject" => &mut self.subject,
-            "type" => &mut self.type_name,
-            "time" => &mut self.time,
-            "sequence" => &mut self.sequence,
+        Some(match name.len() {
+            2 if name == "id" => &mut self.id,
+            4 if name == "type" => &mut self.type_name,
+            4 if name == "time" => &mut self.time,
+            6 if name == "source" => &mut self.source,
+            7 if name == "subject" => &mut self.subject,
+            8 if name == "sequence" => &mut self.sequence,
+            11 if name == "specversion" => &mut self.specversion,
             _ => return None,
         })
     }
@@ -114,25 +108,29 @@ impl<'a> Attributes<'a> {
         let mut attributes = Self::none(Mode::Structured);
         let (mut datas, mut others) = (0, 0);
         object(value, max_bytes, |name, value| {
+            let read;
             let name = match name.plain() {
-                Some(name) => Cow::Borrowed(name),
-                None => name.read().unwrap_or_default(),
+                Some(name) => name,
+                None => {
+                    read = name.read().unwrap_or_default();
+                    &read
+                }
             };
-            if name == "data" {
+            if let Some(attribute) = attributes.by_name(name) {
+                *attribute = match value {
+                    Value::Null => Attribute::Absent,
+                    Value::Number(text) => Attribute::Number(text),
+                    Value::String(text) => Attribute::Text(text),
+                    other => Attribute::Other(other.kind()),
+                };
+            } else if name == "data" {
                 datas += 1;
                 attributes.data = match value {
                     Value::Null => Data::Absent,
                     Value::Object(text) => Data::Object(text),
                     other => Data::Other(other.kind()),
                 };
-            } else if let Some(attribute) = attributes.by_name(&name) {
-                *attribute = match value {
-                    Value::Null => Attribute::Absent,
-                    Value::Number(text) => Attribute::Number(text),
-                    Value::String(text) => text.read().map_or(Attribute::Absent, Attribute::Text),
-                    other => Attribute::Other(other.kind()),
-                };
-            } else if !PLAIN.contains(&name.as_ref()) {
+            } else if !is_plain(name) {
                 others += 1;
             }
         })?;
@@ -160,7 +158,7 @@ impl<'a> Attributes<'a> {
             };
             *attribute = match value.map(std::str::from_utf8) {
                 None => Attribute::Absent,
-                Some(Ok(text)) => Attribute::Text(Cow::Borrowed(text)),
+                Some(Ok(text)) => Attribute::Text(Text::of_plain(text)),
                 Some(Err(_)) => Attribute::Other("not UTF-8"),
             };
         }
@@ -170,39 +168,36 @@ impl<'a> Attributes<'a> {
     /// `id` and `source`, once `specversion` is what it must be.
     pub(super) fn identity(&self) -> Result<(Cow<'a, str>, Cow<'a, str>), Rejection> {
         let reject = |detail: String| Rejection::new(Reason::NotCloudEvents, detail);
-        match &self.specversion {
-            Attribute::Text(version) if version == "1.0" => {}
+        match self.specversion {
+            Attribute::Text(version) if version.is("1.0") => {}
             other => return Err(reject(format!("specversion {other}: must be \"1.0\""))),
         }
-        let checked = |name: &str, attribute: &Attribute<'a>| match attribute {
-            Attribute::Text(text) if (1..=ID_BYTES_MAX).contains(&text.len()) => Ok(text.clone()),
-            Attribute::Text(text) if text.len() > ID_BYTES_MAX => Err(reject(format!(
+        let checked = |name: &str, attribute: Attribute<'a>| match attribute.text() {
+            Some(text) if (1..=ID_BYTES_MAX).contains(&text.len()) => Ok(text),
+            Some(text) if text.len() > ID_BYTES_MAX => Err(reject(format!(
                 "{name} of {} bytes: at most {ID_BYTES_MAX}",
                 text.len()
             ))),
-            other => Err(reject(format!(
-                "{name} {other}: must be a string of 1–{ID_BYTES_MAX} bytes"
+            _ => Err(reject(format!(
+                "{name} {attribute}: must be a string of 1–{ID_BYTES_MAX} bytes"
             ))),
         };
-        Ok((checked("id", &self.id)?, checked("source", &self.source)?))
+        Ok((checked("id", self.id)?, checked("source", self.source)?))
     }
 
     pub(super) fn subject(&self) -> Result<Cow<'a, str>, Rejection> {
-        match &self.subject {
-            Attribute::Text(subject) => Ok(subject.clone()),
-            other => {
-                let detail = format!("subject {other}: must be run/<id> or worker/<id>");
-                Err(Rejection::new(Reason::BadSubject, detail))
-            }
-        }
+        self.subject.text().ok_or_else(|| {
+            let detail = format!("subject {}: must be run/<id> or worker/<id>", self.subject);
+            Rejection::new(Reason::BadSubject, detail)
+        })
     }
 
     pub(super) fn type_name(&self, kind: Kind) -> Result<Cow<'a, str>, Rejection> {
         let reject = |detail: String| Err(Rejection::new(Reason::BadType, detail));
-        let Attribute::Text(name) = &self.type_name else {
+        let Some(name) = self.type_name.text() else {
             return reject(format!("type {}: must be a string", self.type_name));
         };
-        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_');
+        let legal = |byte: u8| TYPE_BYTES[usize::from(byte)];
         let starts_right = name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
         if !starts_right || name.len() > TYPE_BYTES_MAX || !name.bytes().all(legal) {
             return reject(format!(
@@ -212,14 +207,14 @@ impl<'a> Attributes<'a> {
         match kind {
             Kind::Run if name.starts_with("worker.") => reject(format!("type {name:?} on a run")),
             Kind::Worker if name.starts_with("run.") => reject(format!("type {name:?} on a worker")),
-            _ => Ok(name.clone()),
+            _ => Ok(name),
         }
     }
 
     pub(super) fn time(&self) -> Result<Option<Time>, Rejection> {
-        let parsed = match &self.time {
+        let parsed = match self.time {
             Attribute::Absent => return Ok(None),
-            Attribute::Text(text) => Time::parse(text),
+            Attribute::Text(text) => text.read().and_then(|text| Time::parse(&text)),
             _ => None,
         };
         let wrong = || Rejection::new(Reason::BadTime, format!("time {}: must be RFC 3339", self.time));
@@ -227,11 +222,11 @@ impl<'a> Attributes<'a> {
     }
 
     pub(super) fn sequence(&self) -> Result<Option<u64>, Rejection> {
-        let text = match &self.sequence {
+        let text = match self.sequence {
             Attribute::Absent => return Ok(None),
-            Attribute::Text(text) => text.as_ref(),
-            Attribute::Number(text) => text,
-            Attribute::Other(_) => "",
+            Attribute::Text(text) => text.read().unwrap_or_default(),
+            Attribute::Number(text) => Cow::Borrowed(text),
+            Attribute::Other(_) => Cow::Borrowed(""),
         };
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = digits
@@ -284,11 +279,33 @@ fn mode(record: &Record<'_>) -> Mode {
     }
 }
 
+/// Whether an attribute is not read, and holds no one's text.
+fn is_plain(name: &str) -> bool {
+    match name.len() {
+        10 => matches!(name, "tracestate" | "dataschema"),
+        11 => name == "traceparent",
+        12 => matches!(name, "partitionkey" | "recordedtime"),
+        15 => name == "datacontenttype",
+        _ => false,
+    }
+}
+
+impl<'a> Attribute<'a> {
+    /// Its characters, if it is a string.
+    #[inline]
+    fn text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Text(text) => text.read(),
+            Self::Absent | Self::Number(_) | Self::Other(_) => None,
+        }
+    }
+}
+
 impl std::fmt::Display for Attribute<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Absent => f.write_str("is missing"),
-            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Text(text) => write!(f, "{:?}", text.read().unwrap_or_default()),
             Self::Number(text) => f.write_str(text),
             Self::Other(kind) => write!(f, "is {kind}"),
         }

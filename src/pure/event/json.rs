@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::plain::plain_bytes;
+use super::marks::Marks;
 
 /// The deepest nesting read.
 pub const DEPTH_MAX: u32 = 128;
@@ -17,13 +17,23 @@ pub struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
+    /// A text in which nothing is escaped.
+    pub fn of_plain(raw: &'a str) -> Self {
+        Self { raw, escaped: false }
+    }
+
     /// Its characters; `None` never comes of a text that was read as a whole.
+    #[inline]
     pub fn read(self) -> Option<Cow<'a, str>> {
         if !self.escaped {
             return Some(Cow::Borrowed(self.raw));
         }
-        let quoted = format!("\"{}\"", self.raw);
-        serde_json::from_str::<String>(&quoted).ok().map(Cow::Owned)
+        self.unescaped().map(Cow::Owned)
+    }
+
+    #[cold]
+    fn unescaped(self) -> Option<String> {
+        serde_json::from_str(&format!("\"{}\"", self.raw)).ok()
     }
 
     /// Its characters, if none is escaped.
@@ -88,24 +98,29 @@ pub struct NotAnObject {
 pub fn read_object<'a>(text: &'a str, mut member: impl FnMut(Text<'a>, Value<'a>)) -> Result<(), NotAnObject> {
     let mut scan = Scan {
         text,
-        at: 0,
-        what: "not an object",
+        bytes: text.as_bytes(),
+        marks: Marks::of(text.as_bytes()),
+        wrong: NotAnObject {
+            at: 0,
+            what: "not an object",
+        },
     };
-    let read = scan.whole(|scan, key, depth| {
-        scan.skip_space();
-        let start = scan.at;
-        let token = scan.value(depth)?;
-        member(key, token.value(&scan.text[start..scan.at]));
-        Some(())
+    let read = scan.whole(|scan, key, at, depth| {
+        let at = scan.space_end(at);
+        if scan.peek(at) == Some(b'"') {
+            let (text, at) = scan.quoted(at)?;
+            member(key, Value::String(text));
+            return Some(at);
+        }
+        let (token, end) = scan.value(at, depth)?;
+        member(key, token.value(&scan.text[at..end]));
+        Some(end)
     });
-    read.ok_or(NotAnObject {
-        at: scan.at,
-        what: scan.what,
-    })
+    read.ok_or(scan.wrong)
 }
 
-/// What was read; where it stands, the scan's place before and behind it tell. It fits a register, which is why it is
-/// no [`Value`].
+/// What was read; where it stands, the places before and behind it tell. It fits a register, which is why it is no
+/// [`Value`].
 #[derive(Clone, Copy)]
 enum Token {
     Null,
@@ -124,225 +139,223 @@ impl Token {
             Self::Null => Value::Null,
             Self::Bool => Value::Bool(text == "true"),
             Self::Number => Value::Number(text),
-            Self::String | Self::Escaped => Value::String(self.text(text)),
+            Self::String | Self::Escaped => Value::String(Text {
+                raw: &text[1..text.len() - 1],
+                escaped: matches!(self, Self::Escaped),
+            }),
             Self::Array => Value::Array(text),
             Self::Object => Value::Object(text),
         }
     }
-
-    /// Of a string with its quotes.
-    #[inline]
-    fn text(self, quoted: &str) -> Text<'_> {
-        Text {
-            raw: &quoted[1..quoted.len() - 1],
-            escaped: matches!(self, Self::Escaped),
-        }
-    }
 }
 
-/// A text being read. `None` of its functions: the text is no JSON, and `what` is wrong at `at`.
+/// A text being read. Its functions take the place where something begins, and give the one behind its end. `None`:
+/// the text is no JSON, and `wrong` says why.
 struct Scan<'a> {
     text: &'a str,
-    at: usize,
-    what: &'static str,
+    bytes: &'a [u8],
+    marks: Marks,
+    wrong: NotAnObject,
 }
 
 impl<'a> Scan<'a> {
     #[inline]
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+    fn peek(&self, at: usize) -> Option<u8> {
+        self.bytes.get(at).copied()
     }
 
     #[cold]
-    fn wrong<T>(&mut self, what: &'static str) -> Option<T> {
-        self.what = what;
+    fn wrong<T>(&mut self, at: usize, what: &'static str) -> Option<T> {
+        self.wrong = NotAnObject { at, what };
         None
     }
 
     #[inline]
-    fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
+    fn space_end(&self, mut at: usize) -> usize {
+        while matches!(self.peek(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            at += 1;
         }
+        at
     }
 
-    fn whole(&mut self, member: impl FnMut(&mut Self, Text<'a>, u32) -> Option<()>) -> Option<()> {
-        self.skip_space();
-        if self.peek() != Some(b'{') {
-            return self.wrong("not an object");
+    #[inline(always)]
+    fn whole(&mut self, member: impl FnMut(&mut Self, Text<'a>, usize, u32) -> Option<usize>) -> Option<()> {
+        let at = self.space_end(0);
+        if self.peek(at) != Some(b'{') {
+            return self.wrong(at, "not an object");
         }
-        self.object(1, member)?;
-        self.skip_space();
-        if self.at < self.text.len() {
-            return self.wrong("text after the object");
+        let at = self.object(at, 1, member)?;
+        let at = self.space_end(at);
+        if at < self.bytes.len() {
+            return self.wrong(at, "text after the object");
         }
         Some(())
     }
 
-    /// `member` reads the value of each member, which is `depth` deep.
-    #[inline]
-    fn object(&mut self, depth: u32, mut member: impl FnMut(&mut Self, Text<'a>, u32) -> Option<()>) -> Option<()> {
-        self.at += 1;
-        self.skip_space();
-        if self.peek() == Some(b'}') {
-            self.at += 1;
-            return Some(());
+    /// `member` reads the value of each member, which is `depth` deep, and the white space before it.
+    #[inline(always)]
+    fn object(
+        &mut self,
+        at: usize,
+        depth: u32,
+        mut member: impl FnMut(&mut Self, Text<'a>, usize, u32) -> Option<usize>,
+    ) -> Option<usize> {
+        let mut at = self.space_end(at + 1);
+        if self.peek(at) == Some(b'}') {
+            return Some(at + 1);
         }
         loop {
-            self.skip_space();
-            if self.peek() != Some(b'"') {
-                return self.wrong("a key must be a string");
+            at = self.space_end(at);
+            if self.peek(at) != Some(b'"') {
+                return self.wrong(at, "a key must be a string");
             }
-            let start = self.at;
-            let key = self.string()?.text(&self.text[start..self.at]);
-            self.skip_space();
-            if self.peek() != Some(b':') {
-                return self.wrong("a colon is missing");
+            let (key, end) = self.quoted(at)?;
+            at = self.space_end(end);
+            if self.peek(at) != Some(b':') {
+                return self.wrong(at, "a colon is missing");
             }
-            self.at += 1;
-            member(self, key, depth)?;
-            self.skip_space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b'}') => {
-                    self.at += 1;
-                    return Some(());
-                }
-                _ => return self.wrong("a comma or a closing brace is missing"),
+            at = member(self, key, at + 1, depth)?;
+            at = self.space_end(at);
+            match self.peek(at) {
+                Some(b',') => at += 1,
+                Some(b'}') => return Some(at + 1),
+                _ => return self.wrong(at, "a comma or a closing brace is missing"),
             }
         }
     }
 
-    fn array(&mut self, depth: u32) -> Option<()> {
-        self.at += 1;
-        self.skip_space();
-        if self.peek() == Some(b']') {
-            self.at += 1;
-            return Some(());
+    fn array(&mut self, at: usize, depth: u32) -> Option<usize> {
+        let mut at = self.space_end(at + 1);
+        if self.peek(at) == Some(b']') {
+            return Some(at + 1);
         }
         loop {
-            self.value(depth)?;
-            self.skip_space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b']') => {
-                    self.at += 1;
-                    return Some(());
-                }
-                _ => return self.wrong("a comma or a closing bracket is missing"),
+            at = self.value(at, depth)?.1;
+            at = self.space_end(at);
+            match self.peek(at) {
+                Some(b',') => at += 1,
+                Some(b']') => return Some(at + 1),
+                _ => return self.wrong(at, "a comma or a closing bracket is missing"),
             }
         }
     }
 
     /// A value inside of something `depth` deep, and the white space before it.
-    fn value(&mut self, depth: u32) -> Option<Token> {
-        self.skip_space();
-        match self.peek() {
-            Some(b'"') => self.string(),
-            Some(b'{' | b'[') if depth == DEPTH_MAX => self.wrong("nested too deep"),
+    fn value(&mut self, at: usize, depth: u32) -> Option<(Token, usize)> {
+        let at = self.space_end(at);
+        match self.peek(at) {
+            Some(b'"') => self.string(at),
+            Some(b'{' | b'[') if depth == DEPTH_MAX => self.wrong(at, "nested too deep"),
             Some(b'{') => {
-                self.object(depth + 1, |scan, _, depth| scan.value(depth).map(drop))?;
-                Some(Token::Object)
+                let end = self.object(at, depth + 1, |scan, _, at, depth| Some(scan.value(at, depth)?.1))?;
+                Some((Token::Object, end))
             }
-            Some(b'[') => {
-                self.array(depth + 1)?;
-                Some(Token::Array)
+            Some(b'[') => Some((Token::Array, self.array(at, depth + 1)?)),
+            Some(b't') => self.literal(at, "true", Token::Bool),
+            Some(b'f') => self.literal(at, "false", Token::Bool),
+            Some(b'n') => self.literal(at, "null", Token::Null),
+            Some(b'-' | b'0'..=b'9') => Some((Token::Number, self.number(at)?)),
+            Some(_) => self.wrong(at, "no value starts like this"),
+            None => self.wrong(at, "the text ends too early"),
+        }
+    }
+
+    fn literal(&mut self, at: usize, word: &str, token: Token) -> Option<(Token, usize)> {
+        if !self.bytes[at..].starts_with(word.as_bytes()) {
+            return self.wrong(at, "no value starts like this");
+        }
+        Some((token, at + word.len()))
+    }
+
+    fn number(&mut self, mut at: usize) -> Option<usize> {
+        if self.peek(at) == Some(b'-') {
+            at += 1;
+        }
+        at = match self.peek(at) {
+            Some(b'0') => at + 1,
+            _ => self.digits(at)?,
+        };
+        if self.peek(at) == Some(b'.') {
+            at = self.digits(at + 1)?;
+        }
+        if matches!(self.peek(at), Some(b'e' | b'E')) {
+            at += 1;
+            if matches!(self.peek(at), Some(b'+' | b'-')) {
+                at += 1;
             }
-            Some(b't') => self.literal("true", Token::Bool),
-            Some(b'f') => self.literal("false", Token::Bool),
-            Some(b'n') => self.literal("null", Token::Null),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(_) => self.wrong("no value starts like this"),
-            None => self.wrong("the text ends too early"),
+            at = self.digits(at)?;
         }
+        Some(at)
     }
 
-    fn literal(&mut self, word: &str, token: Token) -> Option<Token> {
-        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
-            return self.wrong("no value starts like this");
+    fn digits(&mut self, start: usize) -> Option<usize> {
+        let mut at = start;
+        while matches!(self.peek(at), Some(b'0'..=b'9')) {
+            at += 1;
         }
-        self.at += word.len();
-        Some(token)
+        if at == start {
+            return self.wrong(at, "a digit is missing");
+        }
+        Some(at)
     }
 
-    fn number(&mut self) -> Option<Token> {
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        match self.peek() {
-            Some(b'0') => self.at += 1,
-            _ => self.digits()?,
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Some(Token::Number)
+    /// A string, and what stands between its quotes.
+    #[inline(always)]
+    fn quoted(&mut self, at: usize) -> Option<(Text<'a>, usize)> {
+        let (token, end) = self.string(at)?;
+        let text = Text {
+            raw: &self.text[at + 1..end - 1],
+            escaped: matches!(token, Token::Escaped),
+        };
+        Some((text, end))
     }
 
-    fn digits(&mut self) -> Option<()> {
-        let start = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
+    #[inline(always)]
+    fn string(&mut self, at: usize) -> Option<(Token, usize)> {
+        let end = self.marks.next(self.bytes, at + 1);
+        if let Some(end) = end
+            && self.bytes[end] == b'"'
+        {
+            return Some((Token::String, end + 1));
         }
-        if self.at == start {
-            return self.wrong("a digit is missing");
-        }
-        Some(())
+        Some((Token::Escaped, self.escaped_end(end)?))
     }
 
-    fn string(&mut self) -> Option<Token> {
-        self.at += 1;
-        let (mut token, bytes) = (Token::String, self.text.as_bytes());
+    /// The end of a string that does not end at the first byte that could be its end.
+    fn escaped_end(&mut self, mut end: Option<usize>) -> Option<usize> {
         loop {
-            let rest = &bytes[self.at..];
-            let Some(run) = plain_bytes(rest) else {
-                self.at = bytes.len();
-                return self.wrong("a string is not closed");
+            let Some(at) = end else {
+                return self.wrong(self.bytes.len(), "a string is not closed");
             };
-            self.at += run;
-            match rest[run] {
-                b'"' => {
-                    self.at += 1;
-                    return Some(token);
-                }
-                b'\\' => {
-                    token = Token::Escaped;
-                    self.escape(rest.get(run + 1).copied())?;
-                }
-                _ => return self.wrong("a control character stands in a string"),
-            }
+            let behind = match self.bytes[at] {
+                b'"' => return Some(at + 1),
+                b'\\' => self.escape(at)?,
+                _ => return self.wrong(at, "a control character stands in a string"),
+            };
+            end = self.marks.next(self.bytes, behind);
         }
     }
 
-    fn escape(&mut self, letter: Option<u8>) -> Option<()> {
-        match letter {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+    fn escape(&mut self, at: usize) -> Option<usize> {
+        match self.peek(at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Some(at + 2),
             Some(b'u') => {
-                let Some(unit) = self.unit(self.at) else {
-                    return self.wrong("\\u needs four hex digits");
+                let Some(unit) = self.unit(at) else {
+                    return self.wrong(at, "\\u needs four hex digits");
                 };
-                let pairs = matches!(unit, 0xd800..0xdc00) && matches!(self.unit(self.at + 6), Some(0xdc00..0xe000));
+                let pairs = matches!(unit, 0xd800..0xdc00) && matches!(self.unit(at + 6), Some(0xdc00..0xe000));
                 if matches!(unit, 0xd800..0xe000) && !pairs {
-                    return self.wrong("a \\u escape stands for half of a surrogate pair");
+                    return self.wrong(at, "a \\u escape stands for half of a surrogate pair");
                 }
-                self.at += if pairs { 12 } else { 6 };
+                Some(at + if pairs { 12 } else { 6 })
             }
-            _ => return self.wrong("no such escape"),
+            _ => self.wrong(at, "no such escape"),
         }
-        Some(())
     }
 
     /// The UTF-16 code unit of the `\uXXXX` at this byte.
     fn unit(&self, at: usize) -> Option<u32> {
-        let escape = self.text.as_bytes().get(at..at + 6)?.strip_prefix(b"\\u")?;
+        let escape = self.bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
         escape
             .iter()
             .try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))

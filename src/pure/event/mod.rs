@@ -5,7 +5,7 @@
 mod attributes;
 mod data;
 mod json;
-mod plain;
+mod marks;
 mod reason;
 mod structured;
 #[cfg(test)]
