@@ -99,6 +99,10 @@ fn a_wrong_document_ends_a_bench_with_1() {
         stderr(&output)
     );
     world.kafka().delete_topic(topic);
+    let empty = [&numbers[..], &["--stages", "drain", "--filled", &world.cluster.topic]].concat();
+    let output = run(&world.cluster, &empty, "");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("holds no events"), "{}", stderr(&output));
 }
 
 #[test]

@@ -47,6 +47,9 @@ pub(super) struct BenchArgs {
     /// Runs under way at once
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
     pub at_once: u64,
+    /// Bytes of an event at least; without it about 300
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u64).range(..=900_000))]
+    pub event_bytes: u64,
     /// How often each stage is measured
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub repetitions: u64,
@@ -226,6 +229,7 @@ impl<'a> Bench<'a> {
             events,
             runs,
             at_once: self.args.at_once,
+            event_bytes: self.args.event_bytes,
         }
     }
 
@@ -253,6 +257,12 @@ impl<'a> Bench<'a> {
         let outcome = task.run().await;
         self.remove_namespace(task).await?;
         let outcome = outcome?;
+        if outcome.events == 0 {
+            let topic = &task.topic;
+            return Err(stages::failed(format!(
+                "topic {topic} holds no events; fill it with `khala bench --stages publish --keep`, and measure on the same log"
+            )));
+        }
         self.tell(task, &outcome);
         report.wrong(&outcome);
         Ok(outcome)

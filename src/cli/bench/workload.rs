@@ -31,6 +31,8 @@ pub(super) struct Workload {
     pub runs: u64,
     /// Runs under way at once.
     pub at_once: u64,
+    /// Bytes of an event's JSON at least.
+    pub event_bytes: u64,
 }
 
 /// One record: the `index`-th event of a run.
@@ -111,9 +113,24 @@ impl Workload {
         }
     }
 
-    /// About 300 bytes, as hard to compress as ids and traces are.
+    /// About 300 bytes, or as many as asked for, as hard to compress as ids and traces are.
     pub(super) fn value(&self, run: u64, index: u64) -> String {
-        let (kind, data) = self.data(run, index);
+        let value = self.padded(run, index, "");
+        let missing = (self.event_bytes as usize).saturating_sub(value.len());
+        if missing == 0 {
+            return value;
+        }
+        let words = (0..).map(|word| format!("{:016x}", noise(self.seed ^ (run << 40) ^ (index << 20) ^ word)));
+        let pad: String = words.take(missing.div_ceil(16)).collect();
+        self.padded(run, index, &pad[..missing])
+    }
+
+    fn padded(&self, run: u64, index: u64, pad: &str) -> String {
+        let (kind, mut data) = self.data(run, index);
+        if !pad.is_empty() {
+            let comma = if data == "{}" { "" } else { "," };
+            data.insert_str(1, &format!("\"pad\":\"{pad}\"{comma}"));
+        }
         let [id, trace, span] = [1, 2, 3].map(|salt| noise(self.seed ^ (run << 24) ^ (index << 4) ^ salt));
         let trace_end = noise(trace);
         format!(
@@ -246,6 +263,7 @@ mod tests {
         events: 40_000,
         runs: 1000,
         at_once: 100,
+        event_bytes: 0,
     };
 
     #[test]
@@ -271,5 +289,20 @@ mod tests {
             assert!((240..360).contains(&value.len()), "{}: {value}", value.len());
         }
         assert!(next.iter().all(|next| *next == 40));
+    }
+
+    #[test]
+    fn an_event_is_as_large_as_asked_for_and_as_legal_as_before() {
+        for (bytes, index) in [(1000, 0), (1000, 1), (100_000, 2), (5000, 39)] {
+            let large = Workload {
+                event_bytes: bytes,
+                ..WORKLOAD
+            };
+            let value = large.value(3, index);
+            assert!((bytes..bytes + 20).contains(&(value.len() as u64)), "{}", value.len());
+            let event: Value = serde_json::from_str(&value).expect("JSON");
+            let plain: Value = serde_json::from_str(&WORKLOAD.value(3, index)).expect("JSON");
+            assert_eq!((&event["type"], &event["id"]), (&plain["type"], &plain["id"]));
+        }
     }
 }

@@ -41,7 +41,8 @@ const DEFAULTS: &[(&str, &str, Use)] = &[
     ("fetch.queue.backoff.ms", "2", Use::Consumer),
     ("fetch.wait.max.ms", "100", Use::Consumer),
     ("fetch.error.backoff.ms", "100", Use::Consumer),
-    ("queued.min.messages", "20000", Use::Consumer),
+    // More would only wait, at 700 bytes each for 300 of payload, and for each partition.
+    ("queued.min.messages", "4000", Use::Consumer),
     ("queued.max.messages.kbytes", "8192", Use::Consumer),
     ("linger.ms", "1", Use::Producer),
     ("compression.type", "lz4", Use::Producer),
