@@ -299,17 +299,22 @@ impl Projecting {
         Ok(Self { board, stop, task })
     }
 
-    /// Waits until something holds.
+    /// Waits until something holds, as long as partitions get on.
     pub(super) async fn until(&mut self, what: &str, holds: impl Fn(&StatusBoard) -> bool) -> Result<(), Failure> {
-        let until = Instant::now() + PATIENCE;
+        let (mut until, mut reached) = (Instant::now() + PATIENCE, 0);
         while !holds(&self.board) {
+            let offsets = self.board.snapshot().into_iter().filter_map(|status| status.offset);
+            let now_at = offsets.map(|offset| offset.0).sum::<u64>();
+            if now_at != reached {
+                (until, reached) = (Instant::now() + PATIENCE, now_at);
+            }
             if let Some(ended) = self.task.try_join_next() {
                 return Err(failed(format!("the projector ended: {ended:?}")));
             }
             if Instant::now() > until {
                 let seconds = PATIENCE.as_secs();
                 return Err(failed(format!(
-                    "{what}: not within {seconds} s; {:?}",
+                    "{what}: nothing moved for {seconds} s; {:?}",
                     self.board.snapshot()
                 )));
             }

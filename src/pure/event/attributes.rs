@@ -109,12 +109,11 @@ impl<'a> Attributes<'a> {
         let (mut datas, mut others) = (0, 0);
         object(value, max_bytes, |name, value| {
             let read;
-            let name = match name.plain() {
-                Some(name) => name,
-                None => {
-                    read = name.read().unwrap_or_default();
-                    &read
-                }
+            let name = if let Some(name) = name.plain() {
+                name
+            } else {
+                read = name.read().unwrap_or_default();
+                &read
             };
             if let Some(attribute) = attributes.by_name(name) {
                 *attribute = match value {

@@ -2,6 +2,11 @@
 //! value as a slice of it. No copy, no tree. In: UTF-8 text. Invariant: accepts what RFC 8259 accepts, nested at
 //! most [`DEPTH_MAX`] deep; the last of equal keys wins where the caller keeps the last.
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: a tenth of the instructions that decoding takes"
+)]
+
 use std::borrow::Cow;
 
 use super::marks::Marks;
