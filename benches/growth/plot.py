@@ -5,7 +5,7 @@ import math
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT, COLUMNS = 330, 230, 3
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 34, 40
+LEFT, RIGHT, TOP, BOTTOM = 48, 26, 34, 40
 LINES = [
     ("store", "khala", "#1f5fbf", "", "Khala"),
     ("store", "redis", "#c0392b", "", "Redis"),

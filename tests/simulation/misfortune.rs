@@ -183,7 +183,13 @@ impl World {
     fn damage(&mut self, spoil: bool) -> bool {
         let mut state = self.sea.lock();
         let entities: Vec<Entity> = state.part.documents.keys().cloned().collect();
-        if entities.is_empty() {
+        let intent = state
+            .part
+            .checkpoint
+            .as_ref()
+            .map(|checkpoint| checkpoint.intent.as_str());
+        // What is lost from a restore under way is not noticed: docs/reliability.md says so.
+        if entities.is_empty() || intent.is_some_and(|intent| intent.starts_with("restore ")) {
             return false;
         }
         let entity = self.luck.pick(&entities).clone();
