@@ -9,6 +9,7 @@ use khala::pure::place::Offset;
 
 use super::oracle::Oracle;
 use super::part::Part;
+use super::plan::Event;
 use super::sea::{PARTITION, State};
 use super::world::World;
 use crate::reference::Rec;
@@ -22,6 +23,10 @@ struct Looked {
 }
 
 impl World {
+    fn group_lied(&self) -> bool {
+        self.history.faults.contains_key(Event::GroupLies.name())
+    }
+
     /// At this instant, if anything has changed.
     pub(super) fn check(&mut self) -> Result<(), String> {
         self.held_rightly()?;
@@ -146,8 +151,9 @@ impl World {
             .filter(|letter| letter.0 < next && !known_lost(letter.0));
         match letters.into_iter().find(|letter| !state.letters.contains(*letter)) {
             None => Ok(()),
-            // Below where a rewind began they count as appended, also where the log was cut since: open.
-            Some(_) if self.any_cut && (part.rewound || part.restored) => Ok(()),
+            // Below where a rewind began, or where the group says it is, they count as appended, also where the log was
+            // cut since, and where the group lies: docs/reliability.md says so.
+            Some(_) if (self.any_cut || self.group_lied()) && (part.rewound || part.restored) => Ok(()),
             Some((offset, _)) => Err(format!(
                 "the checkpoint says {next}, and the dead letter of {offset} is nowhere"
             )),
