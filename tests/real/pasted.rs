@@ -14,7 +14,7 @@ use crate::support::redis_server::Keeps;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Page, beginning of a command, and why no test of this file runs it.
-const NOT_RUN: [(&str, &str, &str); 11] = [
+const NOT_RUN: [(&str, &str, &str); 12] = [
     (
         "README.md",
         "cargo run --release -- demo",
@@ -46,6 +46,11 @@ const NOT_RUN: [(&str, &str, &str); 11] = [
         "docs/oncall.md",
         "khala handoff",
         "needs Prometheus and Grafana; tests/real/handoff.rs has them",
+    ),
+    (
+        "docs/performance.md",
+        "benches/growth/run",
+        "twenty minutes with a release build; run by hand",
     ),
     (
         "docs/performance.md",
