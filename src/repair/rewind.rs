@@ -100,8 +100,6 @@ pub(super) struct Work<'a> {
     pub(super) target: Target,
     token: String,
     pub(super) left: BTreeSet<Entity>,
-    /// Whether the digest is known to count what the documents are: else the target's is believed.
-    pub(super) is_exact: bool,
     pub(super) progress: Progress,
 }
 
@@ -134,15 +132,12 @@ impl<'a> Work<'a> {
             target,
             token,
             left: BTreeSet::new(),
-            is_exact: true,
             progress: Progress::default(),
         };
         if !begun {
             work.token = work.new_token().await?;
             work.write(Batch::new(None, work.current.clone())).await?;
         }
-        // Who began it may have met what a cut log does not tell.
-        work.is_exact = !begun || !work.was_cut().await?;
         if !work.target_holds().await? {
             tracing::warn!(partition = %site.partition, to = %work.target.next, "the log was cut again: a lower mark");
         }
@@ -314,7 +309,7 @@ impl<'a> Work<'a> {
         let mut checkpoint = self.target.checkpoint(&self.current);
         // Of the log's first offset nothing is known but that: if it was cut, documents lie below it.
         let is_first = self.target.last_record.is_none() && self.bounds.first > NextOffset::START;
-        if self.is_exact || !self.left.is_empty() || is_first {
+        if !self.left.is_empty() || is_first {
             checkpoint.digest = self.current.digest;
         }
         checkpoint.intent = Intent::Rewound { from, token }.to_string();

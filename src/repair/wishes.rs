@@ -130,7 +130,6 @@ impl Work<'_> {
         let unread = wishes.iter().filter(|wish| wish.counted == 0);
         let (sure, unsure): (Vec<&Wish>, _) = unread.partition(|wish| wish.counted_until <= self.target.next);
         let unsure = if unsure.is_empty() || self.was_cut().await? {
-            self.is_exact &= unsure.is_empty();
             Vec::new()
         } else {
             unsure
