@@ -28,6 +28,7 @@ static STORE: LazyLock<RedisStore> = LazyLock::new(|| {
         events_kept: EVENTS_KEPT,
         history_kept: HISTORY_KEPT,
         allow_eviction: false,
+        large: RedisSettings::LARGE,
     })
     .expect("an address")
 });

@@ -135,6 +135,7 @@ pub fn redis_settings(settings: &Settings, url: &str) -> RedisSettings {
         events_kept: settings.events_kept,
         history_kept: settings.history_kept,
         allow_eviction: settings.allow_eviction,
+        large: RedisSettings::LARGE,
     }
 }
 

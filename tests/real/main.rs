@@ -60,6 +60,7 @@ mod streams;
 mod top;
 mod topic;
 mod topologies;
+mod transactions;
 mod upgrade;
 mod web;
 mod world;

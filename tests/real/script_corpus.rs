@@ -79,9 +79,15 @@ fn what_was_fuzzed_is_committed_to_a_real_redis_and_read_back() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/script");
     let mut documents = 0;
-    for (i, entry) in std::fs::read_dir(folder).expect("the corpus").enumerate() {
-        let path = entry.expect("a readable folder").path();
-        let (owner, batch) = batch(&std::fs::read(&path).expect("a readable file"));
+    let inputs = std::fs::read_dir(folder).expect("the corpus");
+    let paths: Vec<_> = inputs.map(|entry| entry.expect("a readable folder").path()).collect();
+    // By a script, and by a transaction.
+    for (i, (path, large)) in paths
+        .iter()
+        .flat_map(|path| [(path, usize::MAX), (path, 0)])
+        .enumerate()
+    {
+        let (owner, batch) = batch(&std::fs::read(path).expect("a readable file"));
         let namespace = format!("corpus-{i}");
         prepare(&redis, &namespace, &owner, batch.expected.as_ref());
         let settings = RedisSettings {
@@ -91,6 +97,7 @@ fn what_was_fuzzed_is_committed_to_a_real_redis_and_read_back() {
             events_kept: EVENTS_KEPT,
             history_kept: 5,
             allow_eviction: false,
+            large,
         };
         let _at_failure = Named(path.display().to_string());
         runtime.block_on(async {
@@ -99,7 +106,7 @@ fn what_was_fuzzed_is_committed_to_a_real_redis_and_read_back() {
         });
         documents += batch.documents.len();
     }
-    assert!(documents > 20, "only {documents} documents in the corpus");
+    assert!(documents > 40, "only {documents} documents in the corpus");
 }
 
 /// Tells which input it was that failed.

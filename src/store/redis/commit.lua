@@ -1,42 +1,14 @@
-#!lua
--- Writes one batch, or nothing: all checks come before the first write. Without the allow-oom flag the server
--- refuses the whole script under memory pressure before it starts.
--- KEYS: owner, checkpoint, checkpoints, parked, index of runs, index of workers,
---       then a key per document, per state, per stream, per stream to cut, and document, state and stream of each
+
+-- Follows guard.lua: writes one batch. All checks come before the first write.
+-- KEYS: as there, then a key per document, per state, per stream, per stream to cut, and document, state and stream of each
 --       entity to remove.
--- ARGV: owner, expected ('' or '1'), its four fields, events kept, history kept, mark ('' or '1'),
+-- ARGV: as there, events kept, history kept, mark ('' or '1'),
 --       numbers of documents, states, streams, parked, cuts, removed, unparked;
 --       names and values of the checkpoint's 12 fields;
 --       per document: index (5 or 6), id, offset, JSON; per state: bytes;
 --       per stream: number of events, then seq and JSON of each; per parked: subject, offset; per cut: seq;
 --       per removed: index (5 or 6), id; per unparked: subject.
--- Reply: {'ok', foreign}, {'refused', field, value, …}, or {'owner', who}.
-local found = redis.call('HMGET', KEYS[2], 'offset', 'last_record', 'digest', 'intent')
-local same
-if ARGV[2] == '' then
-  same = redis.call('EXISTS', KEYS[2]) == 0
-else
-  same = found[1] == ARGV[3] and found[2] == ARGV[4] and found[3] == ARGV[5] and found[4] == ARGV[6]
-end
-if not same then
-  local reply = redis.call('HGETALL', KEYS[2])
-  table.insert(reply, 1, 'refused')
-  return reply
-end
-local owner = redis.call('GET', KEYS[1])
-if owner ~= ARGV[1] then
-  return {'owner', owner or ''}
-end
-local function is(key, kind)
-  local have = redis.call('TYPE', key).ok
-  return have == kind or have == 'none'
-end
-local kinds = {[3] = 'stream', [4] = 'hash', [5] = 'zset', [6] = 'zset'}
-for i, kind in pairs(kinds) do
-  if not is(KEYS[i], kind) then
-    return {'foreign', KEYS[i], kind}
-  end
-end
+-- Reply: {'ok', foreign}.
 local documents, states, streams, parked = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local cuts, removed, unparked = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
 local key, arg, foreign = 6, 40, 0

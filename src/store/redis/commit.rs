@@ -93,7 +93,7 @@ impl RedisStore {
 
 /// Places of each entity's events, in order of `seq`: so they stand in a batch. Those before the last `kept` are left
 /// out: the same script would trim them.
-fn by_entity(batch: &Batch, kept: usize) -> Vec<Vec<usize>> {
+pub(super) fn by_entity(batch: &Batch, kept: usize) -> Vec<Vec<usize>> {
     let mut streams: Vec<Vec<usize>> = Vec::new();
     let mut known: HashMap<&str, usize> = HashMap::new();
     for (place, event) in batch.events.iter().enumerate() {

@@ -1,19 +1,18 @@
 //! Connections to Redis: one server, TLS, Sentinel, Cluster, as the client library supports them.
 //! Invariant: made when needed, dropped on the first sign of trouble, each call bounded in time; no secret in an
-//! error. Calls of one lane share a connection, so that a batch of megabytes does not delay another lane's calls.
+//! error. Calls of one lane share a connection, so that a batch of megabytes does not delay another lane's calls;
+//! a transaction has one to itself, for what it watches belongs to the connection.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use redis::cluster::ClusterClient;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
-use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
-use redis::{
-    Arg, AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, RedisResult,
-    ServerErrorKind, Value,
-};
-use tokio::sync::Mutex;
+use redis::{Arg, AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use tokio::sync::{Mutex, MutexGuard};
 
+use super::address::{Target, target, without_secrets};
 use crate::store::StoreError;
 
 /// Lanes for batches; the partition's number chooses.
@@ -21,21 +20,26 @@ pub(super) const BATCH_LANES: usize = 4;
 /// What a store is believed to take at least, in bytes a second: a large batch gets so much longer to be answered.
 /// Without that, one too large for `store_timeout` would be sent again and again.
 const SLOWEST: u64 = 256 * 1024;
+/// How long there are no transactions after one that took too long.
+const SLOW_FOR: Duration = Duration::from_mins(1);
 /// The lane of leases and other small calls.
 pub(super) const CONTROL_LANE: usize = BATCH_LANES;
 /// The lane of readers.
 pub(super) const READ_LANE: usize = BATCH_LANES + 1;
 
-enum Target {
-    Single(Box<Client>),
-    Cluster(Box<ClusterClient>),
-    Sentinel(Box<Mutex<SentinelClient>>),
-}
-
 #[derive(Clone)]
 enum Link {
-    Single(redis::aio::MultiplexedConnection),
+    Single(MultiplexedConnection),
     Cluster(ClusterConnection),
+}
+
+impl Link {
+    fn single(self) -> Option<MultiplexedConnection> {
+        match self {
+            Self::Single(connection) => Some(connection),
+            Self::Cluster(_) => None,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -53,6 +57,30 @@ pub(super) struct Connections {
     lanes: Vec<Mutex<Lane>>,
     /// Bytes of each lane's calls that wait for their answers.
     under_way: Vec<AtomicU64>,
+    /// Connections for one transaction at a time, by lane.
+    held: Vec<Mutex<Option<MultiplexedConnection>>>,
+    /// Whether transactions were found not to be had.
+    only_scripts: AtomicBool,
+    /// When one took too long, for the last time.
+    slow: std::sync::Mutex<Option<Instant>>,
+}
+
+/// A connection that is its holder's alone. Dropped before it is given back, it is closed.
+pub(super) struct Held<'a> {
+    place: MutexGuard<'a, Option<MultiplexedConnection>>,
+    connection: MultiplexedConnection,
+}
+
+impl Held<'_> {
+    /// Sends commands at once and returns each one's answer; errors of single commands are among them.
+    pub(super) async fn send(&mut self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
+        self.connection.req_packed_commands(commands, 0, commands.len()).await
+    }
+
+    /// Leaves the connection to the next.
+    pub(super) fn give_back(mut self) {
+        *self.place = Some(self.connection);
+    }
 }
 
 /// A call among those of its lane.
@@ -94,37 +122,101 @@ impl Connections {
         let target = target(url).map_err(|detail| StoreError::Rejected(format!("store {address}: {detail}")))?;
         let lanes = (0..=READ_LANE).map(|_| Mutex::default()).collect();
         let under_way = (0..=READ_LANE).map(|_| AtomicU64::default()).collect();
+        let held = (0..BATCH_LANES).map(|_| Mutex::default()).collect();
         Ok(Self {
             target,
             address,
             timeout,
             lanes,
             under_way,
+            held,
+            only_scripts: AtomicBool::new(false),
+            slow: std::sync::Mutex::default(),
         })
     }
 
     /// Sends one command; a connection that failed is made anew by the next call.
     pub(super) async fn query(&self, lane: usize, command: &Cmd) -> Result<Value, StoreError> {
-        self.in_time(lane, command).await?.map_err(|error| self.explain(&error))
+        self.ask(lane, command).await?.map_err(|error| self.explain(&error))
     }
 
     /// As `query`, and tells a script that the server does not know (any more) apart.
     pub(super) async fn query_script(&self, lane: usize, command: &Cmd) -> Result<Option<Value>, StoreError> {
-        match self.in_time(lane, command).await? {
+        match self.ask(lane, command).await? {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => Ok(None),
             Err(error) => Err(self.explain(&error)),
         }
     }
 
-    async fn in_time(&self, lane: usize, command: &Cmd) -> Result<RedisResult<Value>, StoreError> {
-        let waiting = Waiting::behind(&self.under_way[lane], size(command));
-        let time = self.timeout + Duration::from_millis(waiting.bytes_ahead * 1_000 / SLOWEST);
-        if let Ok(answer) = tokio::time::timeout(time, self.try_query(lane, command)).await {
-            return Ok(answer);
+    /// Reads by a transaction; `None`: this server, or this user's rights, know none.
+    pub(super) async fn read_at_once(
+        &self,
+        lane: usize,
+        commands: &Pipeline,
+    ) -> Result<Option<Vec<Value>>, StoreError> {
+        let answer = self.in_time(lane, 0, self.try_transaction(lane, commands)).await;
+        match answer {
+            Ok(Ok(answers)) => Ok(answers),
+            Ok(Err(error)) if self.denied(&error) => Ok(None),
+            Ok(Err(error)) => Err(self.explain(&error)),
+            Err(error) => {
+                self.lanes[lane].lock().await.link = None;
+                Err(error)
+            }
         }
-        self.lanes[lane].lock().await.link = None;
-        Err(self.away(format!("no answer within {time:?}")))
+    }
+
+    async fn ask(&self, lane: usize, command: &Cmd) -> Result<RedisResult<Value>, StoreError> {
+        let answer = self.in_time(lane, size(command), self.try_query(lane, command)).await;
+        if answer.is_err() {
+            self.lanes[lane].lock().await.link = None;
+        }
+        answer
+    }
+
+    /// Bounds calls of one lane that send so many bytes.
+    async fn in_time<T>(&self, lane: usize, bytes: u64, calls: impl Future<Output = T>) -> Result<T, StoreError> {
+        let waiting = Waiting::behind(&self.under_way[lane], bytes);
+        let time = self.timeout + Duration::from_millis(waiting.bytes_ahead * 1_000 / SLOWEST);
+        let answer = tokio::time::timeout(time, calls).await;
+        answer.map_err(|_| self.away(format!("no answer within {time:?}")))
+    }
+
+    fn has_transactions(&self) -> bool {
+        let slow = *self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        !matches!(self.target, Target::Cluster(_))
+            && !self.only_scripts.load(Ordering::Relaxed)
+            && slow.is_none_or(|since| since.elapsed() >= SLOW_FOR)
+    }
+
+    /// A transaction took too long: there are none for a while.
+    pub(super) fn too_slow(&self, time: Duration) -> StoreError {
+        *self.slow.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.away(format!("no answer to a transaction within {time:?}"))
+    }
+
+    /// Whether this server, or this user's rights, know no transactions; from then on there are none.
+    pub(super) fn denied(&self, error: &RedisError) -> bool {
+        let no_right = error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm);
+        let denied = no_right || error.to_string().contains("unknown command");
+        if denied && !self.only_scripts.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "large batches go by a script, which is slower; docs/redis.md lists the rights for transactions");
+        }
+        denied
+    }
+
+    /// A connection of the lane for one transaction; `None`: there is none on a cluster, or here.
+    pub(super) async fn hold(&self, lane: usize) -> RedisResult<Option<Held<'_>>> {
+        if !self.has_transactions() {
+            return Ok(None);
+        }
+        let mut place = self.held[lane].lock().await;
+        let connection = match place.take() {
+            Some(connection) => Some(connection),
+            None => self.connect().await?.single(),
+        };
+        Ok(connection.map(|connection| Held { place, connection }))
     }
 
     async fn try_query(&self, lane: usize, command: &Cmd) -> RedisResult<Value> {
@@ -133,7 +225,21 @@ impl Connections {
             Link::Single(mut connection) => command.query_async::<Value>(&mut connection).await,
             Link::Cluster(mut connection) => command.query_async::<Value>(&mut connection).await,
         };
-        let result = result.and_then(Value::extract_error);
+        self.after(lane, generation, result.and_then(Value::extract_error))
+            .await
+    }
+
+    async fn try_transaction(&self, lane: usize, commands: &Pipeline) -> RedisResult<Option<Vec<Value>>> {
+        let (link, generation) = self.link(lane).await?;
+        let answers = match link {
+            Link::Single(mut connection) => connection.req_packed_commands(commands, 0, commands.len()).await,
+            Link::Cluster(mut connection) => connection.req_packed_commands(commands, 0, commands.len()).await,
+        };
+        self.after(lane, generation, answers.and_then(executed)).await
+    }
+
+    /// Drops the link that failed, unless there is a new one.
+    async fn after<T>(&self, lane: usize, generation: u64, result: RedisResult<T>) -> RedisResult<T> {
         if result.as_ref().is_err_and(must_reconnect) {
             let mut lane = self.lanes[lane].lock().await;
             if lane.generation == generation {
@@ -148,20 +254,24 @@ impl Connections {
         if let Some(link) = &lane.link {
             return Ok((link.clone(), lane.generation));
         }
+        let link = self.connect().await?;
+        lane.generation += 1;
+        lane.link = Some(link.clone());
+        Ok((link, lane.generation))
+    }
+
+    async fn connect(&self) -> RedisResult<Link> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(None); // each call is bounded as a whole
-        let link = match &self.target {
+        Ok(match &self.target {
             Target::Single(client) => Link::Single(client.get_multiplexed_async_connection_with_config(&config).await?),
             Target::Cluster(client) => Link::Cluster(client.get_async_connection().await?),
             Target::Sentinel(client) => {
                 let mut client = client.lock().await;
                 Link::Single(client.get_async_connection_with_config(&config).await?)
             }
-        };
-        lane.generation += 1;
-        lane.link = Some(link.clone());
-        Ok((link, lane.generation))
+        })
     }
 
     fn away(&self, detail: String) -> StoreError {
@@ -171,7 +281,7 @@ impl Connections {
         }
     }
 
-    fn explain(&self, error: &RedisError) -> StoreError {
+    pub(super) fn explain(&self, error: &RedisError) -> StoreError {
         let address = &self.address;
         let code = error.code().unwrap_or_default();
         let denied = error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
@@ -189,136 +299,26 @@ impl Connections {
     }
 }
 
+/// The answers of a transaction's commands, from those of all that was sent; `None`: what it watched has changed.
+/// (The library's own transactions subtract with overflow when the server refuses MULTI.)
+///
+/// # Errors
+/// The first refusal: the server has done nothing.
+pub(super) fn executed(mut answers: Vec<Value>) -> RedisResult<Option<Vec<Value>>> {
+    let last = answers.pop().unwrap_or(Value::Nil);
+    for answer in answers {
+        answer.extract_error()?;
+    }
+    match last {
+        Value::Array(answers) => Ok(Some(answers)),
+        other => other.extract_error().map(|_| None),
+    }
+}
+
 fn must_reconnect(error: &RedisError) -> bool {
     let moved = matches!(
         error.kind(),
         ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
     );
     moved || error.is_io_error() || error.is_unrecoverable_error() || error.is_connection_dropped()
-}
-
-/// Scheme, hosts and database; what stands before an `@` is a secret.
-pub(super) fn without_secrets(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
-        _ => url.to_owned(),
-    }
-}
-
-fn target(url: &str) -> Result<Target, String> {
-    let (scheme, rest) = url.split_once("://").ok_or("not a URL; a store is redis://host:port")?;
-    if scheme.starts_with("rediss") && cfg!(not(feature = "tls")) {
-        return Err("this khala was built without TLS; build it with `--features tls`".to_owned());
-    }
-    #[cfg(feature = "tls")]
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let words = |error: RedisError| error.to_string();
-    match scheme {
-        "redis" | "rediss" | "redis+unix" | "unix" => Client::open(url)
-            .map(|client| Target::Single(Box::new(client)))
-            .map_err(words),
-        "redis+cluster" | "rediss+cluster" => {
-            let nodes = each_host(scheme.trim_end_matches("+cluster"), rest)?;
-            let builder = ClusterClient::builder(nodes).response_timeout(Duration::from_hours(1));
-            builder
-                .build()
-                .map(|client| Target::Cluster(Box::new(client)))
-                .map_err(words)
-        }
-        "redis+sentinel" | "rediss+sentinel" => sentinel(scheme, rest),
-        other => Err(format!(
-            "unknown scheme {other:?}; a store is redis://, rediss://, redis+cluster:// or redis+sentinel://host:port/master"
-        )),
-    }
-}
-
-/// `user:password@a:1,b:2` as one URL per host.
-fn each_host(scheme: &str, rest: &str) -> Result<Vec<String>, String> {
-    let (user, hosts) = rest.rsplit_once('@').map_or(("", rest), |(user, hosts)| (user, hosts));
-    let user = if user.is_empty() {
-        String::new()
-    } else {
-        format!("{user}@")
-    };
-    let hosts: Vec<_> = hosts
-        .trim_end_matches('/')
-        .split(',')
-        .filter(|host| !host.is_empty())
-        .collect();
-    if hosts.is_empty() {
-        return Err("no host; write redis+cluster://host:port,host:port".to_owned());
-    }
-    Ok(hosts
-        .into_iter()
-        .map(|host| format!("{scheme}://{user}{host}"))
-        .collect())
-}
-
-fn sentinel(scheme: &str, rest: &str) -> Result<Target, String> {
-    let must = "write redis+sentinel://host:port,host:port/master";
-    let (hosts, path) = rest.split_once('/').ok_or(must)?;
-    let (master, database) = path
-        .split_once('/')
-        .map_or((path, "0"), |(master, database)| (master, database));
-    let database: i64 = database
-        .parse()
-        .map_err(|_| format!("database {database:?} is no number; {must}"))?;
-    let words = |error: RedisError| error.to_string();
-    let mut sentinels = Vec::new();
-    let mut credentials = None;
-    for url in each_host("redis", hosts)? {
-        let info = url.as_str().into_connection_info().map_err(words)?;
-        let settings = info.redis_settings();
-        credentials = credentials.or_else(|| {
-            let password = settings.password()?.to_owned();
-            Some((settings.username().map(str::to_owned), password))
-        });
-        sentinels.push(ConnectionAddr::clone(info.addr()));
-    }
-    let mut builder = SentinelClientBuilder::new(sentinels, master, SentinelServerType::Master)
-        .map_err(words)?
-        .set_client_to_redis_db(database);
-    if scheme.starts_with("rediss") {
-        builder = builder.set_client_to_redis_tls_mode(redis::TlsMode::Secure);
-    }
-    if let Some((user, password)) = credentials {
-        builder = builder.set_client_to_redis_password(password);
-        if let Some(user) = user {
-            builder = builder.set_client_to_redis_username(user);
-        }
-    }
-    builder
-        .build()
-        .map(|client| Target::Sentinel(Box::new(Mutex::new(client))))
-        .map_err(words)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_never_shown() {
-        assert_eq!(without_secrets("redis://ada:pa@ss@h:1/0"), "redis://***@h:1/0");
-        assert_eq!(without_secrets("redis://h:1"), "redis://h:1");
-    }
-
-    #[test]
-    fn a_bad_address_says_what_a_good_one_is() {
-        for (url, word) in [
-            ("h:1", "URL"),
-            ("http://h:1", "scheme"),
-            ("redis+sentinel://h:1", "master"),
-        ] {
-            let error = target(url).err().unwrap_or_default();
-            assert!(error.contains(word), "{url}: {error}");
-        }
-        for url in [
-            "redis://h:1",
-            "redis+cluster://u:p@h:1,h:2",
-            "redis+sentinel://h:1,h:2/mymaster/0",
-        ] {
-            assert_eq!(target(url).err(), None, "{url}");
-        }
-    }
 }

@@ -56,6 +56,10 @@ impl Keys {
         }
     }
 
+    pub(super) fn probe(&self) -> String {
+        format!("{}:probe", self.tag)
+    }
+
     pub(super) fn parked(&self) -> String {
         format!("{}:parked", self.tag)
     }

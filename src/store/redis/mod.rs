@@ -1,8 +1,10 @@
 //! Documents in Redis. In: batches. Out: one script per batch and partition, which compares owner and checkpoint
-//! before its first write, so that a batch is there as a whole or not at all.
+//! before its first write, so that a batch is there as a whole or not at all; one transaction with the same
+//! guard, if the batch is large.
 //! Invariant: a script that was sent twice writes once. Scripts are called by hash and loaded when the server
 //! does not know them (restart, failover, SCRIPT FLUSH).
 
+mod address;
 mod commit;
 mod connect;
 mod dump;
@@ -10,11 +12,14 @@ mod expire;
 mod heal;
 mod history;
 mod keys;
+mod load;
+mod payload;
 mod read;
 mod remove;
 mod reply;
 mod script;
 mod survey;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +27,7 @@ use std::time::Duration;
 pub use self::dump::Dumped;
 pub use self::keys::document_key;
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 
 use self::connect::{BATCH_LANES, CONTROL_LANE, Connections, READ_LANE};
 use self::keys::Keys;
@@ -53,12 +59,21 @@ pub struct RedisSettings {
     pub history_kept: usize,
     /// Go on although Redis may evict keys.
     pub allow_eviction: bool,
+    /// Documents and events from which on a batch goes by a transaction, for a script costs the server more.
+    pub large: usize,
+}
+
+impl RedisSettings {
+    /// A transaction takes a round trip more.
+    pub const LARGE: usize = 32;
 }
 
 /// A store of documents in Redis.
 pub struct RedisStore {
     settings: RedisSettings,
     connections: Connections,
+    /// Whether the server takes a stream as one value.
+    restores: OnceCell<bool>,
 }
 
 impl RedisStore {
@@ -68,7 +83,11 @@ impl RedisStore {
     /// `Rejected`: the address is not one.
     pub fn new(settings: RedisSettings) -> Result<Self, StoreError> {
         let connections = Connections::new(&settings.url, settings.timeout)?;
-        Ok(Self { settings, connections })
+        Ok(Self {
+            settings,
+            connections,
+            restores: OnceCell::new(),
+        })
     }
 
     fn keys(&self, partition: PartitionId) -> Keys {
@@ -189,26 +208,13 @@ impl Store for RedisStore {
         expected: &[Option<Identity>],
         entities: &[Entity],
     ) -> Result<Vec<Stored>, StoreError> {
-        let keys = self.keys(partition);
-        let mut call = Call::load();
-        for key in [keys.checkpoint(), keys.index(Kind::Run), keys.index(Kind::Worker)] {
-            call.key(key);
-        }
-        call.argument(expected.len().to_string());
-        for identity in expected {
-            push_identity(&mut call, identity.as_ref());
-        }
-        for entity in entities {
-            call.key(keys.document(entity));
-            call.key(keys.state(entity));
-            call.argument(index_key(entity.kind(), 2));
-            call.argument(entity.id());
-        }
-        let loaded = self.call(lane(partition), partition, call).await?;
-        loaded.loaded(partition, entities.len())
+        load::load(self, partition, expected, entities).await
     }
 
     async fn commit(&self, partition: PartitionId, owner: &Owner, batch: &Batch) -> Result<(), StoreError> {
+        if self.transact(partition, owner, batch).await? {
+            return Ok(());
+        }
         let keys = self.keys(partition);
         let call = self.commit_call(&keys, owner, batch);
         match self.call(lane(partition), partition, call).await? {

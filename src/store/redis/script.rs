@@ -22,7 +22,8 @@ impl Text {
 }
 
 static AHEAD: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("ahead.lua")));
-static COMMIT: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("commit.lua")));
+static COMMIT: LazyLock<Text> =
+    LazyLock::new(|| Text::new(concat!(include_str!("guard.lua"), include_str!("commit.lua"))));
 static EXPIRE: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("expire.lua")));
 static HEAL: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("heal.lua")));
 static LOAD: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("load.lua")));
@@ -30,8 +31,9 @@ static OPEN: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("open.lua"
 static PEEK: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("peek.lua")));
 static RENEW: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("renew.lua")));
 static RELEASE: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("release.lua")));
-
 static SWAP: LazyLock<Text> = LazyLock::new(|| Text::new(include_str!("swap.lua")));
+static WATCH: LazyLock<Text> =
+    LazyLock::new(|| Text::new(concat!(include_str!("guard.lua"), include_str!("watch.lua"))));
 
 /// One call of a script, being put together; documents and events are borrowed until they are sent.
 pub(super) struct Call<'a> {
@@ -89,6 +91,10 @@ impl<'a> Call<'a> {
         Self::new(&SWAP)
     }
 
+    pub(super) fn watch() -> Self {
+        Self::new(&WATCH)
+    }
+
     pub(super) fn key(&mut self, key: String) {
         self.keys.push(key);
     }
@@ -116,15 +122,20 @@ impl<'a> Call<'a> {
         command
     }
 
+    /// The command that makes the script known.
+    pub(super) fn load_script(&self) -> Cmd {
+        let mut load = Cmd::new();
+        load.arg("SCRIPT").arg("LOAD").arg(self.script.text);
+        load
+    }
+
     /// Calls the script.
     pub(super) async fn send(self, connections: &Connections, lane: usize) -> Result<Value, StoreError> {
         let command = self.command();
         if let Some(value) = connections.query_script(lane, &command).await? {
             return Ok(value);
         }
-        let mut load = Cmd::new();
-        load.arg("SCRIPT").arg("LOAD").arg(self.script.text);
-        connections.query(lane, &load).await?;
+        connections.query(lane, &self.load_script()).await?;
         connections.query(lane, &command).await
     }
 }

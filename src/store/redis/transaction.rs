@@ -1,0 +1,306 @@
+//! A batch as one transaction, for those that are large: a script's arguments cost the server more than what it does
+//! with them. In: a batch that only adds. Out: whether it was written; if not, the script says why, or writes it.
+//! Invariant: what the guard found is watched, so that it is so still when EXEC writes; and nothing that EXEC does can
+//! fail then.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value, cmd};
+
+use super::commit::by_entity;
+use super::connect::{Held, executed};
+use super::keys::Keys;
+use super::reply::{self, Reply};
+use super::script::Call;
+use super::{RedisStore, lane, payload, push_identity};
+use crate::pure::checkpoint::FIELDS;
+use crate::pure::entity::Kind;
+use crate::pure::place::PartitionId;
+use crate::store::{Batch, Owner, StoreError};
+
+/// How long a transaction may take: a lease that is renewed or ends meanwhile makes it void, and over a connection so slow
+/// Redis' time is not what counts.
+const LONGEST: Duration = Duration::from_secs(2);
+/// New events of one entity from which on its new stream goes as one value.
+const MANY: usize = 2;
+
+/// Events of one entity, as places in a batch, and what its stream's key holds.
+struct Stream {
+    places: Vec<usize>,
+    key: String,
+    found: Found,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Stream,
+    Foreign,
+}
+
+impl RedisStore {
+    /// Writes a batch by a transaction; `false`: nothing was written, a script has to.
+    pub(super) async fn transact(
+        &self,
+        partition: PartitionId,
+        owner: &Owner,
+        batch: &Batch,
+    ) -> Result<bool, StoreError> {
+        if batch.documents.len() + batch.events.len() < self.settings.large || !only_adds(batch) {
+            return Ok(false);
+        }
+        let work = async {
+            let held = self.connections.hold(lane(partition)).await;
+            let Some(mut held) = held.map_err(|error| self.connections.explain(&error))? else {
+                return Ok(false);
+            };
+            match self.guarded(&mut held, partition, owner, batch).await {
+                Ok(written) => {
+                    held.give_back();
+                    Ok(written)
+                }
+                Err(Failed::Transaction(error)) if self.connections.denied(&error) => Ok(false),
+                Err(Failed::Transaction(error)) => Err(self.connections.explain(&error)),
+                Err(Failed::Told(error)) => Err(error),
+            }
+        };
+        // Given up, the connection is closed, and with it what was queued: the same commit comes again, by a script.
+        match tokio::time::timeout(LONGEST, work).await {
+            Ok(written) => written,
+            Err(_) => Err(self.connections.too_slow(LONGEST)),
+        }
+    }
+
+    async fn guarded(
+        &self,
+        held: &mut Held<'_>,
+        partition: PartitionId,
+        owner: &Owner,
+        batch: &Batch,
+    ) -> Result<bool, Failed> {
+        let keys = self.keys(partition);
+        let streams: Vec<_> = by_entity(batch, self.settings.events_kept as usize)
+            .into_iter()
+            .map(|places| Stream {
+                key: keys.events(&batch.events[places[0]].entity),
+                places,
+                found: Found::Stream,
+            })
+            .collect();
+        let Some(streams) = watch(held, &keys, partition, owner, batch, streams).await? else {
+            return Ok(false);
+        };
+        let is_new = |stream: &Stream| stream.found != Found::Stream && stream.places.len() >= MANY;
+        let restores = streams.iter().any(is_new) && self.restores(held, &keys).await?;
+        let (transaction, appends) = self.transaction(&keys, batch, &streams, |stream| restores && is_new(stream));
+        let Some(answers) = executed(held.send(&transaction).await?)? else {
+            return Ok(false); // what was watched changed in between
+        };
+        let failed = answers.into_iter().enumerate().find_map(|(i, answer)| {
+            // A redo after a rollback finds entries that are there already.
+            let may_fail = appends.contains(&i);
+            answer.extract_error().err().filter(|_| !may_fail)
+        });
+        match failed {
+            None => Ok(true),
+            Some(error) => Err(Failed::Told(reply::corrupt(
+                partition,
+                "a batch's part that cannot fail",
+                error.to_string(),
+            ))),
+        }
+    }
+
+    /// The commands, and which of them append to streams.
+    fn transaction(
+        &self,
+        keys: &Keys,
+        batch: &Batch,
+        streams: &[Stream],
+        as_value: impl Fn(&Stream) -> bool,
+    ) -> (Pipeline, Range<usize>) {
+        let mut pipeline = Pipeline::with_capacity(10 + batch.events.len());
+        pipeline.cmd("MULTI");
+        if !batch.documents.is_empty() {
+            pipeline.add_command(documents(keys, batch));
+        }
+        for kind in Kind::ALL {
+            if let Some(add) = index(keys, batch, kind) {
+                pipeline.add_command(add);
+            }
+        }
+        for stream in streams.iter().filter(|stream| stream.found == Found::Foreign) {
+            pipeline.cmd("DEL").arg(&stream.key);
+        }
+        for stream in streams.iter().filter(|stream| as_value(stream)) {
+            let events = stream.places.iter().map(|place| &batch.events[*place]);
+            let entries: Vec<_> = events.map(|event| (event.seq, batch.text(&event.json))).collect();
+            let value = payload::stream(&entries);
+            let mut restore = Cmd::with_capacity(4, stream.key.len() + value.len() + 16);
+            restore.arg("RESTORE").arg(&stream.key).arg("0").arg(value.as_slice());
+            pipeline.add_command(restore);
+        }
+        let first = pipeline.len() - 1; // MULTI has no answer among those of EXEC
+        for stream in streams.iter().filter(|stream| !as_value(stream)) {
+            self.append(&mut pipeline, batch, stream);
+        }
+        let appends = first..pipeline.len() - 1;
+        for (entity, offset) in &batch.parked {
+            pipeline
+                .cmd("HSET")
+                .arg(keys.parked())
+                .arg(entity.subject())
+                .arg(offset.to_string());
+        }
+        let fields = FIELDS.iter().zip(batch.checkpoint.fields());
+        let mut hash = cmd("HSET");
+        hash.arg(keys.checkpoint());
+        let mut mark = cmd("XADD");
+        mark.arg(keys.checkpoints());
+        mark.arg("MAXLEN").arg("~").arg(self.settings.history_kept).arg("*");
+        for (name, value) in fields {
+            hash.arg(*name).arg(&value);
+            mark.arg(*name).arg(&value);
+        }
+        pipeline.add_command(hash);
+        if batch.mark {
+            pipeline.add_command(mark);
+        }
+        pipeline.cmd("EXEC");
+        (pipeline, appends)
+    }
+
+    /// Whether the server takes our form of a stream, and lets us: tried once, with a key that is gone at once.
+    async fn restores(&self, held: &mut Held<'_>, keys: &Keys) -> RedisResult<bool> {
+        let attempt = async || {
+            let key = keys.probe();
+            let mut commands = Pipeline::with_capacity(3);
+            let value = payload::stream(&[(1, b"{}"), (300, b"{}")]);
+            commands.cmd("RESTORE").arg(&key).arg(1000).arg(value).arg("REPLACE");
+            commands.cmd("XRANGE").arg(&key).arg("-").arg("+");
+            commands.cmd("DEL").arg(&key);
+            let answers = held.send(&commands).await?;
+            let read = answers.into_iter().nth(1).map(Value::extract_error);
+            let entries: Vec<(String, Vec<String>)> = match read {
+                Some(Ok(value)) => redis::from_redis_value(value).unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            let ids: Vec<_> = entries.iter().map(|(id, _)| id.as_str()).collect();
+            let restores = ids == ["1-0", "300-0"];
+            if !restores {
+                tracing::info!(
+                    "new event streams are made event by event; docs/redis.md names the right that spares it"
+                );
+            }
+            Ok(restores)
+        };
+        self.restores.get_or_try_init(attempt).await.copied()
+    }
+
+    /// The last append trims.
+    fn append(&self, pipeline: &mut Pipeline, batch: &Batch, stream: &Stream) {
+        let last = stream.places.len() - 1;
+        for (i, place) in stream.places.iter().enumerate() {
+            let event = &batch.events[*place];
+            let json = batch.text(&event.json);
+            let mut append = Cmd::with_capacity(8, stream.key.len() + json.len() + 64);
+            append.arg("XADD").arg(&stream.key);
+            if i == last {
+                append.arg("MAXLEN").arg("=").arg(self.settings.events_kept);
+            }
+            append.arg(format!("{}-0", event.seq)).arg("event").arg(json);
+            pipeline.add_command(append);
+        }
+    }
+}
+
+fn only_adds(batch: &Batch) -> bool {
+    batch.removed.is_empty() && batch.cut.is_empty() && batch.unparked.is_empty()
+}
+
+/// Watches what the guard looks at, and lets it look. `None`: the server's answer is not of its form.
+async fn watch(
+    held: &mut Held<'_>,
+    keys: &Keys,
+    partition: PartitionId,
+    owner: &Owner,
+    batch: &Batch,
+    mut streams: Vec<Stream>,
+) -> Result<Option<Vec<Stream>>, Failed> {
+    let mut guard = Call::watch();
+    let mut watched = cmd("WATCH");
+    let indexes = [keys.index(Kind::Run), keys.index(Kind::Worker)];
+    let own = [keys.owner(), keys.checkpoint(), keys.checkpoints(), keys.parked()];
+    for key in own
+        .into_iter()
+        .chain(indexes)
+        .chain(streams.iter().map(|stream| stream.key.clone()))
+    {
+        watched.arg(&key);
+        guard.key(key);
+    }
+    guard.argument(owner.0.as_str());
+    push_identity(&mut guard, batch.expected.as_ref());
+    let call = guard.command();
+    let mut commands = Pipeline::with_capacity(3);
+    commands.cmd("UNWATCH"); // whatever a transaction that was given up watched
+    commands.add_command(watched).add_command(call.clone());
+    let mut answers = held.send(&commands).await?;
+    let mut answer = answers.pop().map(Value::extract_error);
+    for answer in answers {
+        answer.extract_error()?;
+    }
+    if matches!(&answer, Some(Err(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
+        let mut commands = Pipeline::with_capacity(2);
+        commands.add_command(guard.load_script()).add_command(call);
+        answer = held.send(&commands).await?.pop().map(Value::extract_error);
+    }
+    let Some(answer) = answer else { return Ok(None) };
+    let Reply::Ok(kinds) = Reply::read(partition, answer?).map_err(Failed::Told)? else {
+        return Ok(None);
+    };
+    for (stream, kind) in streams.iter_mut().zip(&kinds) {
+        stream.found = match reply::text(kind) {
+            Some("none") => Found::Nothing,
+            Some("stream") => Found::Stream,
+            _ => Found::Foreign,
+        };
+    }
+    Ok(Some(streams))
+}
+
+fn documents(keys: &Keys, batch: &Batch) -> Cmd {
+    let mut set = Cmd::with_capacity(4 * batch.documents.len() + 1, batch.buffer.len());
+    set.arg("MSET");
+    for document in &batch.documents {
+        set.arg(keys.document(&document.entity)).arg(batch.text(&document.json));
+        if let Some(state) = &document.state {
+            set.arg(keys.state(&document.entity)).arg(batch.text(state));
+        }
+    }
+    set
+}
+
+fn index(keys: &Keys, batch: &Batch, kind: Kind) -> Option<Cmd> {
+    let mut add = cmd("ZADD");
+    add.arg(keys.index(kind));
+    let mut is_empty = true;
+    for document in batch.documents.iter().filter(|document| document.entity.kind() == kind) {
+        add.arg(document.offset.to_string()).arg(document.entity.id());
+        is_empty = false;
+    }
+    (!is_empty).then_some(add)
+}
+
+enum Failed {
+    /// Nothing was written, or it is not known.
+    Transaction(RedisError),
+    Told(StoreError),
+}
+
+impl From<RedisError> for Failed {
+    fn from(error: RedisError) -> Self {
+        Self::Transaction(error)
+    }
+}
