@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::compact;
 use super::json::{self, Text, Value};
 use super::{Reason, Rejection, SEQUENCE_MAX};
 use crate::pure::entity::{Kind, legal_bytes};
@@ -22,7 +23,7 @@ pub(super) enum Mode {
 
 /// One attribute as it was found.
 #[derive(Clone, Copy, Debug)]
-enum Attribute<'a> {
+pub(super) enum Attribute<'a> {
     Absent,
     Text(Text<'a>),
     Number(&'a str),
@@ -38,14 +39,15 @@ pub(super) enum Data<'a> {
     Other(&'static str),
 }
 
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Attributes<'a> {
-    specversion: Attribute<'a>,
-    id: Attribute<'a>,
-    source: Attribute<'a>,
-    subject: Attribute<'a>,
-    type_name: Attribute<'a>,
-    time: Attribute<'a>,
-    sequence: Attribute<'a>,
+    pub(super) specversion: Attribute<'a>,
+    pub(super) id: Attribute<'a>,
+    pub(super) source: Attribute<'a>,
+    pub(super) subject: Attribute<'a>,
+    pub(super) type_name: Attribute<'a>,
+    pub(super) time: Attribute<'a>,
+    pub(super) sequence: Attribute<'a>,
     pub(super) data: Data<'a>,
     /// The part of the value whose texts nobody knows: `data`, or all if something else stands beside it.
     pub(super) open: &'a [u8],
@@ -58,8 +60,75 @@ const TYPE_BYTES_MAX: usize = 128;
 /// Those that a type may have.
 const TYPE_BYTES: [bool; 256] = legal_bytes(b"abcdefghijklmnopqrstuvwxyz0123456789._");
 
+/// Members of a value as they are read.
+pub(super) struct Found<'f, 'a> {
+    pub(super) attributes: &'f mut Attributes<'a>,
+    datas: u32,
+    others: u32,
+}
+
+impl<'f, 'a> Found<'f, 'a> {
+    #[inline]
+    pub(super) fn nothing(attributes: &'f mut Attributes<'a>) -> Self {
+        *attributes = Attributes::none(Mode::Structured);
+        Self {
+            attributes,
+            datas: 0,
+            others: 0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn data(&mut self, data: Data<'a>) {
+        self.datas += 1;
+        self.attributes.data = data;
+    }
+
+    /// A member that is not read.
+    #[inline]
+    pub(super) fn other(&mut self, name: &str) {
+        self.others += u32::from(!is_plain(name));
+    }
+
+    pub(super) fn member(&mut self, name: Text<'a>, value: Value<'a>) {
+        let read;
+        let name = if let Some(name) = name.plain() {
+            name
+        } else {
+            read = name.read().unwrap_or_default();
+            &read
+        };
+        if let Some(attribute) = self.attributes.by_name(name) {
+            *attribute = match value {
+                Value::Null => Attribute::Absent,
+                Value::Number(text) => Attribute::Number(text),
+                Value::String(text) => Attribute::Text(text),
+                other => Attribute::Other(other.kind()),
+            };
+        } else if name == "data" {
+            self.data(match value {
+                Value::Null => Data::Absent,
+                Value::Object(text) => Data::Object(text),
+                other => Data::Other(other.kind()),
+            });
+        } else {
+            self.other(name);
+        }
+    }
+
+    /// Says which part of the value is open.
+    #[inline]
+    pub(super) fn end(self, value: &'a [u8]) {
+        self.attributes.open = match self.attributes.data {
+            _ if self.datas > 1 || self.others > 0 => value,
+            Data::Object(text) => text.as_bytes(),
+            Data::Absent | Data::Other(_) => &[],
+        };
+    }
+}
+
 impl<'a> Attributes<'a> {
-    fn none(mode: Mode) -> Self {
+    pub(super) fn none(mode: Mode) -> Self {
         Self {
             specversion: Attribute::Absent,
             id: Attribute::Absent,
@@ -75,7 +144,6 @@ impl<'a> Attributes<'a> {
     }
 
     /// By length first: all but one or two names are out then.
-    #[inline]
     fn by_name(&mut self, name: &str) -> Option<&mut Attribute<'a>> {
         Some(match name.len() {
             2 if name == "id" => &mut self.id,
@@ -90,6 +158,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// Reads what a record has; the rules about its value are checked.
+    #[inline]
     pub(super) fn of_record(record: &Record<'a>, max_bytes: usize) -> Result<Self, Rejection> {
         let value = record.value.unwrap_or_default();
         match mode(record) {
@@ -104,40 +173,16 @@ impl<'a> Attributes<'a> {
     }
 
     /// Reads a value that is an event.
+    #[inline]
     pub(super) fn structured(value: &'a [u8], max_bytes: usize) -> Result<Self, Rejection> {
+        let text = text(value, max_bytes)?;
         let mut attributes = Self::none(Mode::Structured);
-        let (mut datas, mut others) = (0, 0);
-        object(value, max_bytes, |name, value| {
-            let read;
-            let name = if let Some(name) = name.plain() {
-                name
-            } else {
-                read = name.read().unwrap_or_default();
-                &read
-            };
-            if let Some(attribute) = attributes.by_name(name) {
-                *attribute = match value {
-                    Value::Null => Attribute::Absent,
-                    Value::Number(text) => Attribute::Number(text),
-                    Value::String(text) => Attribute::Text(text),
-                    other => Attribute::Other(other.kind()),
-                };
-            } else if name == "data" {
-                datas += 1;
-                attributes.data = match value {
-                    Value::Null => Data::Absent,
-                    Value::Object(text) => Data::Object(text),
-                    other => Data::Other(other.kind()),
-                };
-            } else if !is_plain(name) {
-                others += 1;
-            }
-        })?;
-        attributes.open = match attributes.data {
-            _ if datas > 1 || others > 0 => value,
-            Data::Object(text) => text.as_bytes(),
-            Data::Absent | Data::Other(_) => &[],
-        };
+        let mut found = Found::nothing(&mut attributes);
+        if compact::read(text, &mut found).is_none() {
+            found = Found::nothing(&mut attributes);
+            read_object(text, |name, value| found.member(name, value))?;
+        }
+        found.end(value);
         Ok(attributes)
     }
 
@@ -227,10 +272,7 @@ impl<'a> Attributes<'a> {
             Attribute::Number(text) => Cow::Borrowed(text),
             Attribute::Other(_) => Cow::Borrowed(""),
         };
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = digits
-            .then(|| text.trim_start_matches('0'))
-            .and_then(|text| text.parse().ok());
+        let number = number(text.as_bytes());
         if let Some(number) = number.filter(|number| (1..=SEQUENCE_MAX).contains(number)) {
             Ok(Some(number))
         } else {
@@ -240,8 +282,31 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// A whole number in decimal digits; `None` if it is none, or has more digits than any that may be.
+#[inline]
+fn number(text: &[u8]) -> Option<u64> {
+    let zeros = text.iter().take_while(|byte| **byte == b'0').count();
+    let digits = &text[zeros..];
+    let mut number = 0;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + u64::from(digit);
+        if number > SEQUENCE_MAX {
+            return None;
+        }
+    }
+    (!text.is_empty()).then_some(number)
+}
+
 /// The rules about a value that must be a JSON object.
 fn object<'a>(value: &'a [u8], max_bytes: usize, member: impl FnMut(Text<'a>, Value<'a>)) -> Result<(), Rejection> {
+    read_object(text(value, max_bytes)?, member)
+}
+
+fn text(value: &[u8], max_bytes: usize) -> Result<&str, Rejection> {
     if value.is_empty() {
         return Err(Rejection::new(
             Reason::EmptyRecord,
@@ -252,8 +317,11 @@ fn object<'a>(value: &'a [u8], max_bytes: usize, member: impl FnMut(Text<'a>, Va
         let detail = format!("{} bytes: at most {max_bytes} (max_event_bytes)", value.len());
         return Err(Rejection::new(Reason::TooLarge, detail));
     }
-    let text = std::str::from_utf8(value)
-        .map_err(|error| Rejection::new(Reason::NotJson, format!("byte {}: not UTF-8", error.valid_up_to())))?;
+    simdutf8::compat::from_utf8(value)
+        .map_err(|error| Rejection::new(Reason::NotJson, format!("byte {}: not UTF-8", error.valid_up_to())))
+}
+
+fn read_object<'a>(text: &'a str, member: impl FnMut(Text<'a>, Value<'a>)) -> Result<(), Rejection> {
     json::read_object(text, member)
         .map_err(|wrong| Rejection::new(Reason::NotJson, format!("byte {}: {}", wrong.at, wrong.what)))
 }

@@ -101,15 +101,7 @@ pub struct NotAnObject {
 /// # Errors
 /// The text is no JSON object; some members may have been handed out already.
 pub fn read_object<'a>(text: &'a str, mut member: impl FnMut(Text<'a>, Value<'a>)) -> Result<(), NotAnObject> {
-    let mut scan = Scan {
-        text,
-        bytes: text.as_bytes(),
-        marks: Marks::of(text.as_bytes()),
-        wrong: NotAnObject {
-            at: 0,
-            what: "not an object",
-        },
-    };
+    let mut scan = Scan::of(text);
     let read = scan.whole(|scan, key, at, depth| {
         let at = scan.space_end(at);
         if scan.peek(at) == Some(b'"') {
@@ -156,7 +148,7 @@ impl Token {
 
 /// A text being read. Its functions take the place where something begins, and give the one behind its end. `None`:
 /// the text is no JSON, and `wrong` says why.
-struct Scan<'a> {
+pub(super) struct Scan<'a> {
     text: &'a str,
     bytes: &'a [u8],
     marks: Marks,
@@ -164,6 +156,33 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
+    pub(super) fn of(text: &'a str) -> Self {
+        Self {
+            text,
+            bytes: text.as_bytes(),
+            marks: Marks::of(text.as_bytes()),
+            wrong: NotAnObject {
+                at: 0,
+                what: "not an object",
+            },
+        }
+    }
+
+    /// The closing quote of the string that begins here, if there is one, and nothing in it is escaped.
+    #[inline(always)]
+    pub(super) fn plain_end(&mut self, at: usize) -> Option<usize> {
+        if self.peek(at) != Some(b'"') {
+            return None;
+        }
+        let end = self.marks.next(self.bytes, at + 1)?;
+        (self.bytes[end] == b'"').then_some(end)
+    }
+
+    /// The end of the value that begins here, a member's of the text's object.
+    pub(super) fn value_end(&mut self, at: usize) -> Option<usize> {
+        Some(self.value(at, 1)?.1)
+    }
+
     #[inline]
     fn peek(&self, at: usize) -> Option<u8> {
         self.bytes.get(at).copied()

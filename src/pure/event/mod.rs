@@ -3,6 +3,7 @@
 //! not needed. Source: `CloudEvents` 1.0.2, its JSON format and Kafka protocol binding.
 
 mod attributes;
+mod compact;
 mod data;
 mod json;
 mod marks;
@@ -175,6 +176,7 @@ pub fn decode_structured(value: &[u8], max_event_bytes: usize) -> Result<Event<'
 }
 
 /// The rules from `subject` on, in their order.
+#[inline]
 fn check<'a>(attributes: &Attributes<'a>, key: Option<&[u8]>) -> Result<Event<'a>, Rejection> {
     let (id, source) = attributes.identity()?;
     let subject = attributes.subject()?;

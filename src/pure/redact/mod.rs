@@ -9,7 +9,7 @@ mod patterns;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, Input, Match, MatchKind, packed};
 
 use self::patterns::Secret;
 
@@ -75,30 +75,54 @@ const HINTS: &[&str] = &[
     "shpat_", "lin_api_", "xai-", "pplx-", "tvly-", "://",
 ];
 
-static SECRETS: LazyLock<AhoCorasick> = LazyLock::new(|| searcher(HINTS.iter().copied()));
-static WITH_EMAIL: LazyLock<AhoCorasick> = LazyLock::new(|| searcher(HINTS.iter().copied().chain(["@"])));
+static SECRETS: LazyLock<Hints> = LazyLock::new(|| Hints::of(HINTS.iter().copied()));
+static WITH_EMAIL: LazyLock<Hints> = LazyLock::new(|| Hints::of(HINTS.iter().copied().chain(["@"])));
 
-fn searcher(hints: impl Iterator<Item = &'static str>) -> AhoCorasick {
-    let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(hints);
-    built.expect("a short list of short words")
+/// Finds hints: by whole vectors of bytes, where the machine can.
+struct Hints {
+    packed: Option<packed::Searcher>,
+    any: AhoCorasick,
+}
+
+impl Hints {
+    fn of(hints: impl Iterator<Item = &'static str> + Clone) -> Self {
+        let built = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostFirst)
+            .build(hints.clone());
+        Self {
+            packed: packed::Searcher::new(hints),
+            any: built.expect("a short list of short words"),
+        }
+    }
+
+    /// The first at or behind `from`.
+    #[inline]
+    fn find(&self, json: &[u8], from: usize) -> Option<Match> {
+        match &self.packed {
+            Some(packed) => packed.find_in(json, (from..json.len()).into()),
+            None => self.any.find(Input::new(json).range(from..)),
+        }
+    }
 }
 
 impl Redact {
     /// Whether a look from nearer is worth it.
     pub(super) fn may_hold(self, json: &[u8]) -> bool {
-        let hint = |found: Option<aho_corasick::Match>| found.is_some();
         match self {
             Self::Off => false,
-            // A URL alone is no hint: most have no password.
-            Self::Secrets => SECRETS.find_iter(json).any(|found| {
-                let is_url = json[found.range()] == *b"://";
-                !is_url
-                    || json[found.end()..]
-                        .iter()
-                        .take_while(|byte| **byte != b'"')
-                        .any(|byte| *byte == b'@')
-            }),
-            Self::SecretsAndEmail => hint(WITH_EMAIL.find(json)),
+            Self::Secrets => {
+                let mut from = 0;
+                while let Some(found) = SECRETS.find(json, from) {
+                    // A URL alone is no hint: most have no password.
+                    let text = json[found.end()..].iter().take_while(|byte| **byte != b'"');
+                    if json[found.range()] != *b"://" || text.into_iter().any(|byte| *byte == b'@') {
+                        return true;
+                    }
+                    from = found.end();
+                }
+                false
+            }
+            Self::SecretsAndEmail => WITH_EMAIL.find(json, 0).is_some(),
         }
     }
 

@@ -355,3 +355,21 @@ fn a_secret_in_a_header_of_a_binary_event_is_not_kept() {
     assert_eq!(kept["authorization"], "[redacted:authorization]");
     assert_eq!(kept["data"]["password"], "[redacted:secret]");
 }
+
+#[test]
+fn vectors_of_bytes_find_what_is_found_byte_by_byte() {
+    for (hints, words) in [(&*SECRETS, HINTS.to_vec()), (&*WITH_EMAIL, [HINTS, &["@"]].concat())] {
+        for length in 0..130 {
+            let plain = "x".repeat(length);
+            assert_eq!(hints.find(plain.as_bytes(), 0), None);
+            for word in &words {
+                let at = length / 2;
+                let text = format!("{}{word}{}", &plain[..at], &plain[at..]);
+                for from in [0, at, at + 1] {
+                    let wanted = hints.any.find(Input::new(&text).range(from..));
+                    assert_eq!(hints.find(text.as_bytes(), from), wanted, "{text} from {from}");
+                }
+            }
+        }
+    }
+}
