@@ -165,7 +165,7 @@ impl Doer {
 fn repair_failure(error: RepairError) -> Failure {
     match error {
         RepairError::Store(error) => failure(error),
-        RepairError::Log(error) => Failure::Away(error.to_string()),
+        RepairError::Log(_) | RepairError::Lost { .. } => Failure::Away(error.to_string()),
         RepairError::NoMark { .. } | RepairError::Refused(_) => Failure::Hopeless(error.to_string()),
     }
 }

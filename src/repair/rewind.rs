@@ -86,6 +86,7 @@ impl From<Restored> for Rewound {
             entities: restored.documents,
             records: restored.records,
             left: restored.aside,
+            disturbed: restored.disturbed,
         }
     }
 }
@@ -322,6 +323,7 @@ impl<'a> Work<'a> {
             entities: self.progress.entities,
             records: self.progress.records,
             left: self.left.into_iter().collect(),
+            disturbed: Vec::new(),
         })
     }
 

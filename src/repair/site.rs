@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::reading::Steady;
 use crate::log::{FetchLimits, Log, LogError, Role};
+use crate::pure::entity::Entity;
 use crate::pure::event::Rules;
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
@@ -53,6 +54,16 @@ pub enum RepairError {
         partition: PartitionId,
         /// In words.
         detail: String,
+    },
+    /// A document that a restore wrote is lost or spoilt, again and again: what comes later must not be taken for it.
+    #[error("partition {partition}: {entity} is lost from the store while it is restored ({reason})")]
+    Lost {
+        /// Which partition.
+        partition: PartitionId,
+        /// Whose document.
+        entity: Entity,
+        /// The kind of drift.
+        reason: &'static str,
     },
     /// It cannot be done, or not now: why, and what helps. Nothing was changed.
     #[error("{0}")]

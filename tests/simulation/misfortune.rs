@@ -92,7 +92,9 @@ impl World {
         match event {
             Event::Rollback => self.roll_back(),
             Event::Flush => {
-                self.sea.lock().part = Part::default();
+                let lost = std::mem::take(&mut self.sea.lock().part);
+                self.expired_before.extend(lost.ever_expired); // a snapshot may have them aside
+                self.disturbs = self.luck.one_in(2).then(|| self.luck.below(8));
                 true
             }
             Event::Lose => self.damage(false),
@@ -146,6 +148,7 @@ impl World {
     }
 
     pub(super) fn time_passes(&mut self) {
+        self.disturb();
         if let Some((_, newest)) = self.comes_back.take_if(|(at, _)| *at <= self.step) {
             self.sea.lock().part = newest;
             self.sea.lock().changes += 1;
@@ -158,6 +161,26 @@ impl World {
             state.changes += 1;
             drop(state);
             self.note("** our version's documents are back");
+        }
+    }
+
+    /// A document goes from under the restore that follows a flush.
+    fn disturb(&mut self) {
+        let under_way = {
+            let part = &self.sea.lock().part;
+            part.is_restoring() && !part.documents.is_empty()
+        };
+        let Some(steps) = self.disturbs.filter(|_| under_way) else {
+            return;
+        };
+        self.disturbs = steps.checked_sub(1);
+        if steps == 0 {
+            self.luck = self.plan.luck(self.step, Event::Flush);
+            let spoil = self.luck.one_in(2);
+            self.damage(spoil);
+            *self.history.faults.entry("restore disturbed").or_default() += 1;
+            self.sea.lock().changes += 1;
+            self.note("** restore disturbed");
         }
     }
 
@@ -183,13 +206,7 @@ impl World {
     fn damage(&mut self, spoil: bool) -> bool {
         let mut state = self.sea.lock();
         let entities: Vec<Entity> = state.part.documents.keys().cloned().collect();
-        let intent = state
-            .part
-            .checkpoint
-            .as_ref()
-            .map(|checkpoint| checkpoint.intent.as_str());
-        // What is lost from a restore under way is not noticed: docs/reliability.md says so.
-        if entities.is_empty() || intent.is_some_and(|intent| intent.starts_with("restore ")) {
+        if entities.is_empty() {
             return false;
         }
         let entity = self.luck.pick(&entities).clone();

@@ -127,7 +127,11 @@ impl Part {
     }
 
     pub fn peek(&self, entities: &[Entity], weak: Weak) -> Peeked {
-        let read = |entity| (self.stored(entity, weak), self.index.get(entity).copied());
+        let forgets = weak == Weak::LostInRestore && self.is_restoring();
+        let read = |entity| match self.index.get(entity).copied() {
+            Some(_) if forgets && !self.documents.contains_key(entity) => (Stored::Absent, None),
+            index => (self.stored(entity, weak), index),
+        };
         Peeked {
             checkpoint: self.checkpoint.clone(),
             entities: entities.iter().map(read).collect(),
@@ -309,6 +313,11 @@ impl Part {
         let last = healthy.events.last().map_or(0, |(seq, _)| *seq);
         self.events
             .insert(entity.clone(), (healthy.events.iter().cloned().collect(), last));
+    }
+
+    pub fn is_restoring(&self) -> bool {
+        let intent = self.checkpoint.as_ref().map(|checkpoint| checkpoint.intent.as_str());
+        intent.is_some_and(|intent| intent.starts_with("restore "))
     }
 
     /// Whether documents may be between two states now.

@@ -48,6 +48,8 @@ pub enum Said {
     Lost(u64, u64),
     /// A document that cannot be read.
     Drifted(&'static str),
+    /// A restore lost a document, and began again.
+    BegunAgain,
     /// Documents that can be made from nothing.
     Left(Vec<Entity>),
 }
@@ -155,7 +157,10 @@ impl Projector {
                 }
                 Action::Drifted { reason, .. } => self.said.push(Said::Drifted(reason)),
                 Action::Visible(visible) => self.tell_group(&visible.checkpoint),
-                Action::Rewound(rewound) => self.said.push(Said::Left(rewound.left)),
+                Action::Rewound(rewound) => {
+                    self.said.extend(rewound.disturbed.first().map(|_| Said::BegunAgain));
+                    self.said.push(Said::Left(rewound.left));
+                }
                 Action::Release => {}
             }
         }

@@ -40,10 +40,12 @@ pub enum Weak {
     MarkerEarly,
     /// What retention took is jumped over without a word.
     GapUnnamed,
+    /// A document that is lost while a restore writes is made anew from its later events.
+    LostInRestore,
 }
 
 impl Weak {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoCompare,
         Self::OffsetOnly,
         Self::NoDigest,
@@ -61,6 +63,7 @@ impl Weak {
         Self::LettersLost,
         Self::MarkerEarly,
         Self::GapUnnamed,
+        Self::LostInRestore,
     ];
 
     /// What must happen often, for the rule to matter at all: once in so many steps.
@@ -73,6 +76,8 @@ impl Weak {
             (Self::MarkerEarly, Event::Snapshot) => Some(20),
             (Self::MarkerEarly | Self::GapUnnamed, Event::Retain) => Some(40),
             (Self::MarkerEarly, Event::Flush) => Some(150),
+            (Self::LostInRestore, Event::Lose | Event::Flush) => Some(40),
+            (Self::LostInRestore, Event::Snapshot | Event::Retain) => Some(20),
             (Self::AnyIntent, Event::Replay | Event::Rebalance) => Some(30),
             _ => None,
         }

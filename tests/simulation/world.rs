@@ -71,9 +71,13 @@ pub(super) struct World {
     pub(super) foreign: Option<Foreign>,
     /// A store that failed over to an old copy fails back at this step.
     pub(super) comes_back: Option<(u64, Part)>,
+    /// After so many steps of a restore a document of it goes.
+    pub(super) disturbs: Option<u64>,
     /// Added to the records' times.
     pub(super) later_ms: i64,
     pub(super) ever_damaged: BTreeSet<Entity>,
+    /// Expired in a store that was lost since.
+    pub(super) expired_before: BTreeSet<Entity>,
     /// What the newest audit found.
     pub(super) found: Option<BTreeSet<Entity>>,
     pub(super) any_cut: bool,
@@ -147,8 +151,10 @@ impl World {
             unaccepted: false,
             foreign: None,
             comes_back: None,
+            disturbs: None,
             later_ms: 0,
             ever_damaged: BTreeSet::new(),
+            expired_before: BTreeSet::new(),
             found: None,
             any_cut: false,
             any_version: false,
@@ -220,6 +226,7 @@ impl World {
                     *self.history.named.entry(reason).or_default() += 1;
                     self.note(&format!("projector {name}: {reason}"));
                 }
+                Said::BegunAgain => *self.history.named.entry("restore begun again").or_default() += 1,
                 Said::Left(left) if left.is_empty() => {}
                 Said::Left(left) => self.note(&format!("projector {name}: left as they are: {left:?}")),
             }
@@ -258,7 +265,7 @@ impl World {
     }
 
     fn audited(&mut self, found: BTreeSet<Entity>) -> Result<(), String> {
-        let expired = self.sea.lock().part.ever_expired.clone();
+        let expired = &self.sea.lock().part.ever_expired | &self.expired_before;
         let touched = |entity: &&Entity| self.ever_damaged.contains(*entity) || expired.contains(*entity);
         let wronged = found.iter().find(|entity| !touched(entity));
         if let (Some(entity), false) = (wronged, self.any_cut) {

@@ -82,6 +82,11 @@ impl Partition {
 
     pub(super) fn rewound(&mut self, rewound: Rewound, actions: &mut Vec<Action>) {
         self.remembered.committed = Some(rewound.next);
+        actions.extend(rewound.disturbed.iter().map(|(entity, reason)| Action::Drifted {
+            entity: entity.clone(),
+            reason,
+            detail: "while a snapshot was restored, which began again".to_owned(),
+        }));
         actions.push(Action::Rewound(rewound));
         self.recover(0, "the documents were put back".to_owned(), actions);
     }

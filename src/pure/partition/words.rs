@@ -210,6 +210,8 @@ pub struct Rewound {
     pub records: u64,
     /// Entities left as they were: neither log nor snapshot has their beginning.
     pub left: Vec<Entity>,
+    /// Documents that were lost or spoilt while a snapshot was restored, and why: each time all began again.
+    pub disturbed: Vec<(Entity, &'static str)>,
 }
 
 /// What one commit made visible.

@@ -7,7 +7,7 @@ use super::super::reading::Steady;
 use super::super::site::{FETCH, RepairError, now, read_through};
 use super::restore::{CHUNK, Work};
 use crate::log::Role;
-use crate::pure::batch::{Batch, Stored};
+use crate::pure::batch::Batch;
 use crate::pure::document::{Applied, Document};
 use crate::pure::entity::Entity;
 use crate::pure::event;
@@ -47,12 +47,10 @@ impl Work<'_> {
         read_through(self.site, (from, to), &mut self.lease, take).await?;
         let refused: Vec<Entity> = unsure.into_values().map(|(entity, _)| entity).collect();
         for chunk in refused.chunks(CHUNK) {
-            let peeked = self.site.store.peek(self.site.partition, chunk).await?;
+            let stored = self.read(chunk).await?;
             let mut batch = Batch::new(None, self.current.clone());
-            for (entity, (stored, _)) in chunk.iter().zip(peeked.entities) {
-                if let Stored::Document { json, state } = stored
-                    && let Ok((there, hash)) = Document::parse(entity, self.site.partition, &json, state.as_deref())
-                {
+            for (entity, there) in chunk.iter().zip(stored) {
+                if let Some((there, hash)) = there {
                     batch.checkpoint.digest = batch.checkpoint.digest.moved(hash, 0);
                     batch.checkpoint.accepted -= there.seq();
                     self.documents = self.documents.saturating_sub(1); // of a restore that was gone on with
@@ -109,14 +107,8 @@ impl Work<'_> {
         let touched: Vec<Entity> = touched.into_iter().collect();
         let mut documents: BTreeMap<Entity, (Document, u128, u64)> = BTreeMap::new();
         for chunk in touched.chunks(CHUNK) {
-            let peeked = self.site.store.peek(partition, chunk).await?;
-            for (entity, (stored, _)) in chunk.iter().zip(peeked.entities) {
-                let there = match stored {
-                    Stored::Document { json, state } => {
-                        Document::parse(entity, partition, &json, state.as_deref()).ok()
-                    }
-                    Stored::Absent | Stored::Lost | Stored::Expired | Stored::Unreadable(_) => None,
-                };
+            let stored = self.read(chunk).await?;
+            for (entity, there) in chunk.iter().zip(stored) {
                 let (document, hash) = there.unwrap_or_else(|| (Document::new(entity.clone(), partition), 0));
                 let seq = document.seq();
                 documents.insert(entity.clone(), (document, hash, seq));

@@ -2,6 +2,7 @@
 //! Written behind the commits, by whoever owns the partition; read when the store has nothing.
 //! Source: fuzzy checkpoints of ARIES: a marker says "as of here, and some are further on".
 
+mod clear;
 mod file;
 mod level;
 mod restore;

@@ -3,16 +3,19 @@
 //! Documents of a snapshot are as of its marker, and some are further on (it was written beside a live projector): the
 //! log's records up to the furthest are applied here, so that all are as of one place and the counts are exact.
 //! Invariant: the intent is in the checkpoint before the first document and until the last; each step may be done
-//! twice. While it is, `accepted` counts the events in the documents, `duplicates` all events of the log.
+//! twice. While it is, `accepted` counts the events in the documents, `duplicates` all events of the log. A document that
+//! is lost meanwhile is never made from what comes later: all begins again, with nothing.
 
 use std::collections::BTreeMap;
 
+use super::super::rewind::refused;
 use super::super::site::{Lease, RepairError, Site, now};
 use super::super::survey::last_record_of;
+use super::clear::{CLEARING, begin_at};
 use super::source::{Found, Pieces, Source, newest_marker};
 use crate::log::Bounds;
-use crate::pure::batch::{Batch, Stored};
-use crate::pure::checkpoint::{Checkpoint, Digest};
+use crate::pure::batch::Batch;
+use crate::pure::checkpoint::Checkpoint;
 use crate::pure::document::Document;
 use crate::pure::entity::Entity;
 use crate::pure::event::Rules;
@@ -24,6 +27,8 @@ use crate::store::StoreError;
 
 /// Entities read or written by one call to the store.
 pub(super) const CHUNK: usize = 1000;
+/// How often it begins again by itself.
+const AGAIN_MAX: usize = 3;
 
 /// What was restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub struct Restored {
     pub records: u64,
     /// Entities whose documents are as of an earlier place, or missing: parked.
     pub aside: Vec<Entity>,
+    /// Documents that were lost or spoilt meanwhile, and why: each time all began again.
+    pub disturbed: Vec<(Entity, &'static str)>,
 }
 
 /// Restores a partition that has no checkpoint, under the site's lease, or finishes what was begun.
@@ -70,10 +77,21 @@ pub async fn restore(
         return nothing(site, begun);
     }
     let mut work = Work::begin(site, source, marker, bounds, topic.partitions).await?;
-    work.documents(source, told).await?;
-    work.vouch().await?;
-    work.level().await?;
-    work.finish().await.map(Some)
+    let mut disturbed = Vec::new();
+    loop {
+        match work.write_all(source, told).await {
+            Err(RepairError::Lost { entity, reason, .. }) if disturbed.len() < AGAIN_MAX => {
+                tracing::warn!(partition = %site.partition, %entity, reason, "lost while it is restored: all begins again");
+                disturbed.push((entity, reason));
+                let begun = work.current.clone();
+                work.clear(Some(&begun)).await?;
+            }
+            other => {
+                other?;
+                return work.finish(disturbed).await.map(Some);
+            }
+        }
+    }
 }
 
 /// Whether a restore is under way.
@@ -112,9 +130,11 @@ pub(super) struct Work<'a> {
     pub(super) lease: Lease<'a>,
     pub(super) rules: Rules,
     pub(super) bounds: Bounds,
-    marker: Marker,
+    pub(super) marker: Marker,
     pub(super) current: Checkpoint,
-    token: String,
+    /// How tokens begin.
+    pub(super) kind: &'static str,
+    pub(super) token: String,
     pub(super) ahead: BTreeMap<Entity, Ahead>,
     pub(super) parked: BTreeMap<Entity, Offset>,
     pub(super) documents: u64,
@@ -132,8 +152,8 @@ impl<'a> Work<'a> {
     ) -> Result<Self, RepairError> {
         let renewed = site.store.renew(site.partition, &site.owner, site.lease).await?;
         let kind = match source {
-            Source::Topic => "topic",
-            Source::File(_) => "file",
+            Source::Topic => "topic-",
+            Source::File(_) => "file-",
         };
         let mut work = Self {
             site,
@@ -143,44 +163,38 @@ impl<'a> Work<'a> {
                 ..site.rules
             },
             bounds,
-            current: Checkpoint {
-                digest: Digest::default(),
-                accepted: 0,
-                duplicates: marker.checkpoint.accepted + marker.checkpoint.duplicates,
-                ..marker.checkpoint.clone()
-            },
-            token: format!("{kind}-{:016x}", rand::random::<u64>()),
+            current: begin_at(&marker),
+            kind,
+            token: String::new(),
             marker,
             ahead: BTreeMap::new(),
-            parked: site.store.parked(site.partition).await?.into_iter().collect(),
+            parked: BTreeMap::new(),
             documents: 0,
             records: 0,
         };
-        match renewed {
-            None => {
-                let mut batch = Batch::new(None, work.current.clone());
-                // What was aside comes as of an earlier place, or not at all: nothing of it is applied yet.
-                let aside = work.marker.aside.iter().map(|(entity, _)| (entity.clone(), Offset(0)));
-                batch.parked.extend(aside);
-                work.parked.extend(batch.parked.iter().cloned());
-                work.write(batch, None).await?;
+        let Some(found) = renewed else {
+            work.clear(None).await?;
+            return Ok(work);
+        };
+        match Intent::parse(&found.intent) {
+            Ok(Some(Intent::Restore { token })) if token.starts_with(kind) => {
+                (work.token, work.current) = (token, found.clone());
+                if work.token[kind.len()..].starts_with(CLEARING) {
+                    work.clear(Some(&found)).await?;
+                } else {
+                    work.parked = site.store.parked(site.partition).await?.into_iter().collect();
+                }
+                Ok(work)
             }
-            Some(found) => match Intent::parse(&found.intent) {
-                Ok(Some(Intent::Restore { token })) if token.starts_with(kind) => {
-                    work.token = token;
-                    work.current = found;
-                }
-                Ok(Some(Intent::Restore { .. })) => return Err(unfinished(site).into()),
-                _ => {
-                    return Err(StoreError::Refused {
-                        partition: site.partition,
-                        found: Box::new(Some(found)),
-                    }
-                    .into());
-                }
-            },
+            Ok(Some(Intent::Restore { .. })) => Err(unfinished(site).into()),
+            _ => Err(refused(site, Some(found)).into()),
         }
-        Ok(work)
+    }
+
+    async fn write_all(&mut self, source: &Source, told: &mut (dyn FnMut(u64) + Send)) -> Result<(), RepairError> {
+        self.documents(source, told).await?;
+        self.vouch().await?;
+        self.level().await
     }
 
     /// Writes a batch under the intent; a call of unknown outcome may be sent again.
@@ -238,9 +252,9 @@ impl<'a> Work<'a> {
     async fn put(&mut self, chunk: BTreeMap<Entity, Piece>) -> Result<(), RepairError> {
         let partition = self.site.partition;
         let entities: Vec<Entity> = chunk.keys().cloned().collect();
-        let peeked = self.site.store.peek(partition, &entities).await?;
+        let stored = self.read(&entities).await?;
         let mut batch = Batch::new(None, self.current.clone());
-        for (piece, (stored, _)) in chunk.into_values().zip(peeked.entities) {
+        for (piece, before) in chunk.into_values().zip(stored) {
             let entity = piece.entity;
             let parsed = Document::parse(&entity, partition, &piece.json, piece.state.as_deref());
             let Ok((document, _)) = parsed else {
@@ -248,10 +262,6 @@ impl<'a> Work<'a> {
                 continue;
             };
             let Some(offset) = document.offset() else { continue };
-            let before = match &stored {
-                Stored::Document { json, state } => Document::parse(&entity, partition, json, state.as_deref()).ok(),
-                Stored::Absent | Stored::Lost | Stored::Expired | Stored::Unreadable(_) => None,
-            };
             let is_there = before.as_ref().is_some_and(|(there, _)| there.offset() == Some(offset));
             let is_ahead = !self.marker.next().is_past(offset);
             if is_ahead {
@@ -288,7 +298,7 @@ impl<'a> Work<'a> {
     }
 
     /// All documents are as of one place: what follows is to be redone.
-    async fn finish(mut self) -> Result<Restored, RepairError> {
+    async fn finish(mut self, disturbed: Vec<(Entity, &'static str)>) -> Result<Restored, RepairError> {
         let group = self.site.log.group_offset(self.site.partition).await?;
         let mut checkpoint = self.current.clone();
         checkpoint.duplicates = checkpoint.duplicates.saturating_sub(checkpoint.accepted);
@@ -306,6 +316,7 @@ impl<'a> Work<'a> {
             documents: self.documents,
             records: self.records,
             aside: self.parked.into_keys().collect(),
+            disturbed,
         })
     }
 }
