@@ -46,6 +46,8 @@ enum Phase {
         called: Called,
         detail: String,
         ticks: u32,
+        /// Whether it is looking again just now.
+        asked: bool,
     },
     Released,
 }
@@ -214,7 +216,11 @@ impl Partition {
                 *attempt
             }
             Phase::Running(running) => running.next_attempt(&effect),
-            Phase::Held { .. } | Phase::Released => return,
+            Phase::Held { asked, .. } => {
+                *asked = false;
+                return;
+            }
+            Phase::Released => return,
         };
         if attempt == 0 {
             return; // a renewal: the next tick asks again
@@ -265,7 +271,12 @@ impl Partition {
         let detail = recovery::explain(&survey, step, called);
         let resumed = self.let_through != survey.let_through;
         self.let_through = survey.let_through;
-        if called == Called::Normal && self.is_overfull() && !resumed {
+        if let Phase::Held {
+            called: held, asked, ..
+        } = &mut self.phase
+            && (called, *held, resumed) == (Called::Normal, Called::DeadLetterShare, false)
+        {
+            *asked = false;
             return; // the same batch would hold again
         }
         let start = match step {
@@ -314,10 +325,6 @@ impl Partition {
         actions.push(Action::Read(start));
     }
 
-    fn is_overfull(&self) -> bool {
-        matches!(&self.phase, Phase::Held { called, .. } if *called == Called::DeadLetterShare)
-    }
-
     fn hold(&mut self, called: Called, step: Step, detail: String, actions: &mut Vec<Action>) {
         let known = matches!(&self.phase, Phase::Held { called: before, .. } if *before == called);
         if !known {
@@ -333,15 +340,17 @@ impl Partition {
             called,
             detail,
             ticks: 0,
+            asked: false,
         };
     }
 
     fn tick(&mut self, cache_bytes: usize, actions: &mut Vec<Action>) {
         self.setup.cache_bytes = cache_bytes;
         match &mut self.phase {
-            Phase::Held { ticks, .. } => {
+            Phase::Held { ticks, asked, .. } => {
                 *ticks += 1;
-                if *ticks % HELD_TICKS == 0 {
+                // Never two at once: the second would come back into what the first has begun.
+                if *ticks % HELD_TICKS == 0 && !std::mem::replace(asked, true) {
                     self.survey(0, String::new(), actions);
                 }
             }

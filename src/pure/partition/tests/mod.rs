@@ -193,6 +193,16 @@ fn a_held_partition_writes_nothing_and_goes_on_when_the_cause_is_gone() {
         }
     ));
     assert_eq!(world.named, [Called::ProjectionVersionChanged], "it is said once");
+    let tick = |_: u32| {
+        world.machine.on(
+            Input::Tick {
+                cache_bytes: TINY_CACHE,
+            },
+            0,
+        )
+    };
+    let asked = (0..50).flat_map(tick).count();
+    assert!(asked <= 1, "it looked {asked} times at once");
     world.store.checkpoint = None;
     for _ in 0..10 {
         world.input(Input::Tick {
