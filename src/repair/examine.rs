@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::ground::{Ground, Pace, read_log};
 use super::site::RepairError;
+use super::standing::check_intent;
 use super::verdict::{Verdict, is_cut, judge};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::document::{Document, Unreadable};
@@ -57,7 +58,7 @@ pub struct Examination {
 /// Examines entities of one partition; streams are folded too if `events_kept` is above 0.
 ///
 /// # Errors
-/// Log or store do not answer.
+/// Log or store do not answer; a rewind or restore is under way.
 pub async fn examine(
     ground: &Ground,
     partition: PartitionId,
@@ -72,6 +73,9 @@ pub async fn examine(
     };
     let parked: BTreeMap<Entity, Offset> = ground.store.parked(partition).await?.into_iter().collect();
     let peeked = ground.store.peek(partition, entities).await?;
+    if let Some(checkpoint) = &peeked.checkpoint {
+        check_intent(partition, checkpoint)?; // one that was begun since may not have come to these yet
+    }
     let end = match &peeked.checkpoint {
         Some(checkpoint) if partition.0 < rules.partitions => checkpoint.next,
         _ => NextOffset::START,

@@ -102,7 +102,8 @@ pub(super) async fn within(
     Ok(Some((ground.log.bounds(partition).await?.first, checkpoint)))
 }
 
-fn check_intent(partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), RepairError> {
+/// Whether documents are no state between two now.
+pub(super) fn check_intent(partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), RepairError> {
     let intent = Intent::parse(&checkpoint.intent);
     if intent.map_or(true, |intent| intent.as_ref().is_some_and(Intent::is_under_way)) {
         return Err(RepairError::Refused(format!(
