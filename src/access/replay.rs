@@ -378,7 +378,9 @@ impl std::convert::From<RepairError> for AccessError {
         match error {
             RepairError::Store(error) => busy(error),
             RepairError::Log(error) => error.into(),
-            RepairError::NoMark { .. } | RepairError::Lost { .. } | RepairError::Refused(_) => Self::Failed(error.to_string()),
+            RepairError::NoMark { .. } | RepairError::Lost { .. } | RepairError::Refused(_) => {
+                Self::Failed(error.to_string())
+            }
         }
     }
 }

@@ -59,7 +59,10 @@ impl Work<'_> {
 
     async fn clear_some(&mut self, kind: Kind) -> Result<bool, RepairError> {
         let site = self.site;
-        let found = site.store.indexed(site.partition, kind, NextOffset::START, CHUNK).await?;
+        let found = site
+            .store
+            .indexed(site.partition, kind, NextOffset::START, CHUNK)
+            .await?;
         if found.is_empty() {
             return Ok(false);
         }
