@@ -76,19 +76,19 @@ pub async fn examine(
     if let Some(checkpoint) = &peeked.checkpoint {
         check_intent(partition, checkpoint)?; // one that was begun since may not have come to these yet
     }
-    let end = match &peeked.checkpoint {
-        Some(checkpoint) if partition.0 < rules.partitions => checkpoint.next,
-        _ => NextOffset::START,
-    };
+    let within = peeked.checkpoint.as_ref().filter(|_| partition.0 < rules.partitions);
+    let end = within.map_or(NextOffset::START, |checkpoint| checkpoint.next);
     let mut refold = Refold::new(partition, rules, events_kept);
     let mut range = (end, NextOffset::START);
     let mut read = Vec::with_capacity(entities.len());
     for (entity, (seen, index)) in entities.iter().zip(peeked.entities) {
         let document = parse(entity, partition, &seen);
         let split = parked.get(entity);
+        // A rewind may have left it further on than where it was parked then: the digest counts it as it is.
+        let counted = |offset: &Offset| NextOffset(offset.0).max(index.map_or(NextOffset::START, Offset::next));
         let mut want = Want {
             until: end,
-            split: split.map_or(NextOffset::START, |offset| NextOffset(offset.0)),
+            split: split.map_or(NextOffset::START, counted),
         };
         let (mut from, mut start) = (first, Begin::AtLogStart);
         match (&document, index) {

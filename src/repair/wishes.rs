@@ -62,7 +62,9 @@ impl Work<'_> {
                     onto: None,
                     from,
                     parked,
-                    counted_until: parked.map_or(last, |at| NextOffset(at.0)),
+                    counted_until: parked.map_or(last, |at| {
+                        NextOffset(at.0).max(index.map_or(NextOffset::START, Offset::next))
+                    }),
                     counted,
                 };
                 match plan(site.partition, entity, &stored, self.bounds.first, target) {
