@@ -27,6 +27,7 @@ use std::time::Duration;
 pub use self::dump::Dumped;
 pub use self::keys::document_key;
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 use tokio::sync::OnceCell;
 
 use self::connect::{BATCH_LANES, CONTROL_LANE, Connections, READ_LANE};
@@ -106,18 +107,18 @@ impl RedisStore {
         }
     }
 
-    /// The number of partitions that any other checkpoint of the namespace was made with.
+    /// The number of partitions that any other checkpoint of the namespace was made with. All are asked for at once: over
+    /// a slow connection one after the other takes as long as a lease lives.
     async fn partitions_of_others(&self) -> Result<Option<u32>, StoreError> {
-        for partition in 0..PARTITIONS_LOOKED_AT {
-            let key = self.keys(PartitionId(partition)).checkpoint();
+        let ask = async |partition| {
             let mut command = redis::cmd("HGET");
-            command.arg(key).arg("partitions");
-            let value = self.connections.query(CONTROL_LANE, &command).await?;
-            if let Some(number) = reply::text(&value).and_then(|text| text.parse().ok()) {
-                return Ok(Some(number));
-            }
-        }
-        Ok(None)
+            command
+                .arg(self.keys(PartitionId(partition)).checkpoint())
+                .arg("partitions");
+            self.connections.query(CONTROL_LANE, &command).await
+        };
+        let values = try_join_all((0..PARTITIONS_LOOKED_AT).map(ask)).await?;
+        Ok(values.iter().filter_map(reply::text).find_map(|text| text.parse().ok()))
     }
 }
 
