@@ -191,6 +191,14 @@ fn what_is_in_the_wrong_place_is_replaced_or_refused_by_both() {
         );
         let found = runtime.block_on(store.document(P, &run("r0"))).expect("readable");
         assert_eq!(found.as_deref(), Some(&b"{}"[..]), "{name}: nothing was written");
+
+        let _: u64 = redis.ask(&["DEL", &key("index:run_summary"), &key("checkpoint")]);
+        let _: u64 = redis.ask(&["LPUSH", &key("checkpoint"), "foreign"]);
+        let refused = commit(&runtime, &store, &second);
+        assert!(
+            matches!(refused, Err(StoreError::Corrupt { .. })),
+            "{name}: {refused:?}"
+        );
     }
 }
 

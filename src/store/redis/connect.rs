@@ -315,7 +315,7 @@ pub(super) fn executed(mut answers: Vec<Value>) -> RedisResult<Option<Vec<Value>
     }
 }
 
-fn must_reconnect(error: &RedisError) -> bool {
+pub(super) fn must_reconnect(error: &RedisError) -> bool {
     let moved = matches!(
         error.kind(),
         ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value, cmd};
 
 use super::commit::by_entity;
-use super::connect::{Held, executed};
+use super::connect::{Held, executed, must_reconnect};
 use super::keys::Keys;
 use super::reply::{self, Reply};
 use super::script::Call;
@@ -60,15 +60,20 @@ impl RedisStore {
                     held.give_back();
                     Ok(written)
                 }
-                Err(Failed::Transaction(error)) if self.connections.denied(&error) => Ok(false),
-                Err(Failed::Transaction(error)) => Err(self.connections.explain(&error)),
+                Err(Failed::Transaction(error)) if must_reconnect(&error) => Err(self.connections.explain(&error)),
+                // The server refused, and has written nothing: the script is told so too, and has words for it.
+                Err(Failed::Transaction(error)) => {
+                    self.connections.denied(&error);
+                    Ok(false)
+                }
                 Err(Failed::Told(error)) => Err(error),
             }
         };
         // Given up, the connection is closed, and with it what was queued: the same commit comes again, by a script.
-        match tokio::time::timeout(LONGEST, work).await {
+        let longest = LONGEST.min(self.settings.timeout);
+        match tokio::time::timeout(longest, work).await {
             Ok(written) => written,
-            Err(_) => Err(self.connections.too_slow(LONGEST)),
+            Err(_) => Err(self.connections.too_slow(longest)),
         }
     }
 
