@@ -38,6 +38,10 @@ def build_quix(work):
         shutil.copy(wanted, there)
 
 
+def build_goka(work):
+    subprocess.run(["go", "build", "-buildvcs=false", "-o", str(work / "goka-peer"), "."], cwd=HERE / "goka", check=True)
+
+
 def triple(status, count, sequence):
     return (status, int(count or 0), int(sequence or 0))
 
@@ -84,6 +88,7 @@ def peers(work, khala):
         Peer("careful", build_naive, lambda env: [naive, "careful"], read_hashes),
         Peer("streams", build_streams, lambda env: streams, plain),
         Peer("quix", build_quix, lambda env: quix, plain),
+        Peer("goka", build_goka, lambda env: [str(work / "goka-peer")], plain),
     ]
     if khala:
         path = str(pathlib.Path(khala).resolve())

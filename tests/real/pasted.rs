@@ -55,7 +55,7 @@ const NOT_RUN: [(&str, &str, &str); 12] = [
     (
         "docs/performance.md",
         "benches/peers/run",
-        "brings four other programs; run by hand",
+        "brings five other programs; run by hand",
     ),
     ("docs/tutorial.md", "", "tests/tutorial.rs"),
     ("docs/reference.md", "", "made from the code: it has no block to paste"),
