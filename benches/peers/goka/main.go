@@ -55,6 +55,8 @@ func fold(ctx goka.Context, message any) {
 		ctx.Fail(err)
 	}
 	if sequence <= before.LatestSeq {
+		// After a crash LevelDB can be ahead of the table's topic: what the topic may have missed goes there again.
+		ctx.SetValue(before)
 		return
 	}
 	after := *before
