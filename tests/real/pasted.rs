@@ -77,8 +77,8 @@ const INSTEAD: [(&str, &str, &str); 7] = [
     ),
     (
         "docs/performance.md",
-        "--events 1000000 --repetitions 2 --seconds 10",
-        "--events 2000 --runs 50 --repetitions 1 --seconds 1",
+        "redis://localhost:6379 --seconds 10",
+        "redis://localhost:6379 --events 2000 --runs 50 --repetitions 1 --seconds 1",
     ),
     (
         "docs/performance.md",
