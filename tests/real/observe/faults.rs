@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::support::guarded::free_port;
 use crate::support::khala::{Khala, publish_to};
 use crate::support::redis_server::Keeps;
-use crate::support::wait::seconds;
+use crate::support::wait::{eventually_true, seconds};
 use crate::world::World;
 
 /// Tries fail often enough that a window of five seconds sees it.
@@ -151,9 +151,20 @@ impl Faults {
 
     fn tighten_memory(&self) {
         let redis = &self.drift.world.redis;
-        let info: String = redis.ask(&["INFO", "memory"]);
-        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
-        let used: u64 = used.expect("a number").trim().parse().expect("a number");
+        let read = || -> u64 {
+            let info: String = redis.ask(&["INFO", "memory"]);
+            let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+            used.expect("a number").trim().parse().expect("a number")
+        };
+        // Redis gives the buffers of large batches back after some seconds.
+        let (mut used, mut since) = (read(), Instant::now());
+        eventually_true("Redis' memory stands still", seconds(60), || {
+            let now = read();
+            if now.abs_diff(used) > used / 100 {
+                (used, since) = (now, Instant::now());
+            }
+            since.elapsed() >= seconds(6)
+        });
         // Nine tenths and a little are in use; nothing more comes.
         let limit = (used * 104 / 100).to_string();
         let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", &limit]);
