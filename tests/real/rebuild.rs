@@ -87,6 +87,14 @@ impl Drop for Done<'_> {
     }
 }
 
+/// Waits until so many were counted.
+fn grows(what: &str, count: &AtomicU64, wanted: u64) {
+    eventually(what, seconds(60), || {
+        let now = count.load(Ordering::SeqCst);
+        if now >= wanted { Ok(()) } else { Err(now) }
+    });
+}
+
 #[test]
 fn a_rebuild_beside_live_traffic_and_a_swap_and_no_reader_misses_a_document() {
     let mut world = World::new("rebuild", 3, 40_000, Keeps::Dumps);
@@ -95,13 +103,6 @@ fn a_rebuild_beside_live_traffic_and_a_swap_and_no_reader_misses_a_document() {
     world.produce(4_000);
     world.settle();
     let (done, reads, sent) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-    let read = |wanted: u64| {
-        let from = reads.load(Ordering::SeqCst);
-        eventually("readers read on", seconds(60), || {
-            let now = reads.load(Ordering::SeqCst);
-            if now >= from + wanted { Ok(()) } else { Err(now) }
-        });
-    };
     let batches: Vec<_> = (0..120).map(|_| world.messages(200)).collect();
     let (world, old, done, sent) = (&world, &old, &done, &sent);
     let serving = std::thread::scope(|scope| {
@@ -138,8 +139,8 @@ fn a_rebuild_beside_live_traffic_and_a_swap_and_no_reader_misses_a_document() {
                 Err(reads.load(Ordering::SeqCst))
             }
         });
-        read(500);
-        assert!(sent.load(Ordering::SeqCst) > meanwhile, "no event came behind the swap");
+        grows("reads behind the swap", &reads, reads.load(Ordering::SeqCst) + 500);
+        grows("events behind the swap", sent, meanwhile + 1);
         drop(ending);
         traffic.join().expect("traffic");
         assert_eq!(reader.join().expect("the reader"), Ok(()));
