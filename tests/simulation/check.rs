@@ -18,8 +18,8 @@ use crate::reference::Rec;
 struct Looked {
     /// Those that were not looked at before.
     right: Vec<(Entity, Vec<u8>)>,
-    /// Whether one was made without its beginning.
-    guessed: bool,
+    /// Those that were made without their beginning.
+    guessed: Vec<Entity>,
 }
 
 impl World {
@@ -59,9 +59,10 @@ impl World {
             return Ok(()); // documents may hold what the log lost, until a recovery finds out
         }
         let topic_id = part.checkpoint.as_ref().map_or("", |now| now.topic_id.as_str());
-        let looked = self.documents_are_right(&state, self.oracle_of(topic_id))?;
+        let first = self.first_of(topic_id, state.first);
+        let looked = self.documents_are_right(&state, (self.oracle_of(topic_id), first))?;
         self.right.extend(looked.right);
-        self.any_guess |= looked.guessed;
+        self.guessed.extend(looked.guessed);
         if rewinding {
             return Ok(());
         }
@@ -87,8 +88,9 @@ impl World {
         Ok(())
     }
 
-    fn documents_are_right(&self, state: &State, oracle: &Oracle) -> Result<Looked, String> {
-        let (part, mut right, mut guessed) = (&state.part, Vec::new(), false);
+    /// Against the fold of a log that begins at `first`.
+    fn documents_are_right(&self, state: &State, (oracle, first): (&Oracle, u64)) -> Result<Looked, String> {
+        let (part, mut right, mut guessed) = (&state.part, Vec::new(), Vec::new());
         for (entity, (json, beside)) in &part.documents {
             let excused = part.damaged.contains(entity) || part.gone.contains(entity);
             if excused || self.right.get(entity) == Some(json) {
@@ -108,12 +110,14 @@ impl World {
             }
             // What a cut log took, and retention the beginning of, can be rebuilt from nothing.
             let began = document.first_offset().map_or(0, |began| began.0);
-            let is_forgotten = began < state.first || oracle.began_before(entity.subject(), state.first);
+            let is_forgotten = began < first || oracle.began_before(entity.subject(), first);
             let is_stuck = self.any_cut && is_forgotten;
             // Its first event came once more when the log had forgotten it: nobody can tell that from a beginning.
             let hurt = self.ever_damaged.contains(entity) || part.ever_expired.contains(entity);
-            let is_guess = hurt && state.first > 0 && oracle.began_before(entity.subject(), began);
-            guessed |= is_guess;
+            let is_guess = hurt && first > 0 && oracle.began_before(entity.subject(), began);
+            if is_guess {
+                guessed.push(entity.clone());
+            }
             if !is_stuck && !is_guess {
                 return Err(format!("{entity} at {offset} is not the fold of its events: {text}"));
             }
@@ -129,16 +133,19 @@ impl World {
         };
         let next = checkpoint.next.0;
         let known_lost = |offset: u64| offset < oracle.lost_below || (self.any_cut && offset < state.first);
-        for subject in oracle.accepted.keys() {
+        for subject in oracle.accepted().keys() {
             let Some(last) = oracle.last_below(subject, next).filter(|last| !known_lost(*last)) else {
                 continue;
             };
             let entity = Entity::parse(subject).ok_or_else(|| format!("{subject}?"))?;
-            let has = part.index.get(&entity).is_some_and(|has| has.0 >= last);
+            let has = part.index.get(&entity).map(|has| has.0);
+            let has = has.is_some_and(|has| has >= last || oracle.may_end_at(subject, next, has));
             let excused = part.parked.contains_key(&entity)
                 || part.damaged.contains(&entity)
                 || part.ever_expired.contains(&entity)
-                || (self.any_cut && oracle.began_before(subject, state.first)); // it may have been left as it was
+                || (self.any_cut && oracle.began_before(subject, state.first)) // it may have been left as it was
+                // Made without its beginning: below where it seems to begin a rewind takes it out.
+                || (self.guessed.contains(&entity) && last < state.first);
             if !has && !excused {
                 return Err(format!(
                     "the checkpoint says {next}, and {entity} lacks its event at {last}"
@@ -162,7 +169,7 @@ impl World {
 
     fn sums_are_right(&self, state: &State, oracle: &Oracle) -> Result<(), String> {
         let part = &state.part;
-        let Some(checkpoint) = part.checkpoint.as_ref().filter(|_| !self.any_guess) else {
+        let Some(checkpoint) = part.checkpoint.as_ref().filter(|_| self.guessed.is_empty()) else {
             return Ok(());
         };
         let add = |sum: u128, hash: &u128| sum.wrapping_add(*hash);
@@ -214,7 +221,7 @@ impl World {
                 return Err(format!("{subject} is still parked"));
             }
             let excused = beginning_lost && (hurt || part.parked.contains_key(&entity));
-            let lost = oracle.accepted[subject]
+            let lost = oracle.accepted()[subject]
                 .last()
                 .is_some_and(|last| *last < oracle.lost_below);
             let index = part.index.get(&entity).map(|offset| offset.0);
@@ -232,7 +239,7 @@ impl World {
         let stray = part
             .documents
             .keys()
-            .find(|entity| !oracle.accepted.contains_key(entity.subject()));
+            .find(|entity| !oracle.accepted().contains_key(entity.subject()));
         match stray.filter(|_| !(self.any_cut && state.first > 0)) {
             Some(entity) => Err(format!("the log has nothing of {entity}")),
             None => Ok(()),

@@ -291,12 +291,12 @@ impl World {
 
     fn recreate(&mut self) -> bool {
         // Not on top of a cut: documents of what was cut away cannot be told from wrong ones.
-        if self.former.is_some() || self.any_cut || self.oracle.accepted.is_empty() {
+        if self.former.is_some() || self.any_cut || self.oracle.accepted().is_empty() {
             return false;
         }
         let mut state = self.sea.lock();
         state.records.clear();
-        state.first = 0;
+        let first = std::mem::take(&mut state.first);
         state.cuts += 1;
         "id anew".clone_into(&mut state.topic_id);
         if self.luck.one_in(2) {
@@ -305,7 +305,7 @@ impl World {
         drop(state);
         (self.operator, self.keeper, self.reaper) = (None, None, None);
         self.later_ms += 100_000_000;
-        self.former = Some(std::mem::take(&mut self.oracle));
+        self.former = Some((std::mem::take(&mut self.oracle), first));
         self.oracle.fold_on(&[]);
         self.unaccepted = true;
         true
@@ -321,9 +321,10 @@ impl World {
         state.changes += 1;
         drop(state);
         self.unaccepted = false;
-        (self.any_cut, self.any_guess, self.any_forgotten) = (false, false, false);
+        (self.any_cut, self.any_forgotten) = (false, false);
         (self.comes_back, self.snapshots, self.expiry) = (None, None, None);
         self.ever_damaged.clear();
+        self.guessed.clear();
         self.right.clear();
         self.projectors.clear();
         self.spawn();
@@ -378,8 +379,16 @@ impl World {
 
     pub(super) fn oracle_of(&self, topic_id: &str) -> &Oracle {
         match &self.former {
-            Some(former) if topic_id == "id" => former,
+            Some((former, _)) if topic_id == "id" => former,
             _ => &self.oracle,
+        }
+    }
+
+    /// The first offset of the log of that topic, where the log that is there begins at `now`.
+    pub(super) fn first_of(&self, topic_id: &str, now: u64) -> u64 {
+        match &self.former {
+            Some((_, first)) if topic_id == "id" => *first,
+            _ => now,
         }
     }
 }

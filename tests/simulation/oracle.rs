@@ -15,6 +15,8 @@ const WAYS: usize = 64;
 struct Way {
     holes: BTreeSet<(u64, u64)>,
     fold: Fold,
+    /// Offsets of each entity's accepted events.
+    accepted: BTreeMap<String, Vec<u64>>,
 }
 
 #[derive(Default)]
@@ -24,14 +26,21 @@ pub struct Oracle {
     folded: usize,
     /// Hashes of an entity's document by the offset of its last event.
     allowed: HashMap<(String, u64), HashSet<String>>,
-    /// Offsets of each entity's accepted events.
-    pub accepted: BTreeMap<String, Vec<u64>>,
     /// Records, accepted, duplicates, dead letters below an offset.
     counts: BTreeMap<u64, [u64; 4]>,
     /// Offsets and values.
     pub letters: Vec<(u64, Option<Vec<u8>>)>,
     /// Events below may be in no document: a loss was named.
     pub lost_below: u64,
+}
+
+impl Way {
+    fn last_below(&self, subject: &str, next: u64) -> Option<u64> {
+        let offsets = self.accepted.get(subject)?;
+        offsets[..offsets.partition_point(|offset| *offset < next)]
+            .last()
+            .copied()
+    }
 }
 
 impl Oracle {
@@ -53,7 +62,7 @@ impl Oracle {
         let ways = std::mem::take(&mut self.ways).into_iter().map(|way| way.holes);
         let ways = ways.map(|holes| Way {
             holes,
-            fold: Fold::default(),
+            ..Way::default()
         });
         *self = Self {
             ways: ways.collect(),
@@ -81,7 +90,7 @@ impl Oracle {
             }
             self.ways.push(Way {
                 holes,
-                fold: Fold::default(),
+                ..Way::default()
             });
             let way = self.ways.len() - 1;
             for record in &records[..self.folded] {
@@ -102,9 +111,7 @@ impl Oracle {
             let hash = way.fold.entities[subject].summary_hash();
             let key = (subject.clone(), record.offset);
             self.allowed.entry(key).or_default().insert(hash);
-            if is_first {
-                self.accepted.entry(subject.clone()).or_default().push(record.offset);
-            }
+            way.accepted.entry(subject.clone()).or_default().push(record.offset);
         }
         if is_first {
             if let Outcome::DeadLetter(_) = outcome {
@@ -122,12 +129,20 @@ impl Oracle {
         hashes.is_some_and(|hashes| hashes.iter().any(|hash| text.contains(hash.as_str())))
     }
 
-    /// An entity's last event below `next`.
+    /// Offsets of each entity's accepted events, in the fold of all.
+    pub fn accepted(&self) -> &BTreeMap<String, Vec<u64>> {
+        &self.ways[0].accepted
+    }
+
+    /// An entity's last event below `next`, in the fold of all.
     pub fn last_below(&self, subject: &str, next: u64) -> Option<u64> {
-        let offsets = self.accepted.get(subject)?;
-        offsets[..offsets.partition_point(|offset| *offset < next)]
-            .last()
-            .copied()
+        self.ways[0].last_below(subject, next)
+    }
+
+    /// Whether in a fold that lacks what was lost an entity's last event below `next` lies there: without what was lost
+    /// a later event may be one that came twice.
+    pub fn may_end_at(&self, subject: &str, next: u64, last: u64) -> bool {
+        self.ways.iter().any(|way| way.last_below(subject, next) == Some(last))
     }
 
     /// Where an entity's document had a hash that begins so.
@@ -145,7 +160,7 @@ impl Oracle {
 
     /// Whether an entity's first event lies below an offset.
     pub fn began_before(&self, subject: &str, offset: u64) -> bool {
-        self.accepted.get(subject).is_some_and(|offsets| offsets[0] < offset)
+        self.accepted().get(subject).is_some_and(|offsets| offsets[0] < offset)
     }
 
     pub fn counts_below(&self, next: u64) -> [u64; 4] {

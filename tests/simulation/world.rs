@@ -64,8 +64,8 @@ pub(super) struct World {
     pub(super) jumped_ms: i64,
     pub(super) step: u64,
     pub(super) oracle: Oracle,
-    /// Of the topic that was deleted.
-    pub(super) former: Option<Oracle>,
+    /// Of the topic that was deleted, and its first offset then.
+    pub(super) former: Option<(Oracle, u64)>,
     /// The topic was made anew, and nobody has said yet that the new log counts.
     pub(super) unaccepted: bool,
     pub(super) foreign: Option<Foreign>,
@@ -84,8 +84,8 @@ pub(super) struct World {
     pub(super) any_version: bool,
     /// Retention took something.
     pub(super) any_forgotten: bool,
-    /// A document was made without its beginning, which nobody could know.
-    pub(super) any_guess: bool,
+    /// Documents that were made without their beginning, which nobody could know.
+    pub(super) guessed: BTreeSet<Entity>,
     /// What was looked at last, and documents that were right then.
     pub(super) checked: u64,
     pub(super) right: BTreeMap<Entity, Vec<u8>>,
@@ -159,7 +159,7 @@ impl World {
             any_cut: false,
             any_version: false,
             any_forgotten: false,
-            any_guess: false,
+            guessed: BTreeSet::new(),
             checked: u64::MAX,
             right: BTreeMap::new(),
             history: History::default(),
