@@ -226,7 +226,8 @@ impl<'a> Work<'a> {
                 let Some((_, last)) = found.last() else { break };
                 from = last.next();
                 let entities: Vec<Entity> = found.into_iter().map(|(entity, _)| entity).collect();
-                self.slice(&entities, &BTreeMap::new(), told).await?;
+                // Those that wait and were left come again: what the digest counts for them ends where they were parked.
+                self.slice(&entities, &parked, told).await?;
             }
         }
         Ok(())
