@@ -179,7 +179,7 @@ pub fn decide(found: &Survey) -> (Step, Called) {
     if intent.as_ref().is_some_and(Intent::is_under_way) {
         return (Step::Finish, Called::RewindResumed);
     }
-    if checkpoint.next < found.first {
+    if checkpoint.next < found.first && found.last_record != LastRecord::Differs {
         return (Step::StartAt(found.first), Called::RetentionGap);
     }
     if checkpoint.next > found.end || found.last_record == LastRecord::Differs {
@@ -286,6 +286,7 @@ mod tests {
             (None,     Gone,    Some(45), Some(30), RestoreOr(NextOffset(10)),    SinkLost),
             (Some(5),  Gone,    Some(5),  None,     at(10),                       RetentionGap),
             (Some(5),  Gone,    Some(45), None,     at(10),                       RetentionGap),
+            (Some(5),  Differs, Some(5),  None,     Hold,                         LogReplaced), // seen before it was gone
             (Some(10), Gone,    Some(10), None,     at(10),                       Normal),
             (Some(60), Gone,    Some(60), Some(30), RewindTo(NextOffset(30)),     CheckpointAhead),
             (Some(60), Gone,    Some(60), None,     Hold,                         LogReplaced),

@@ -267,6 +267,7 @@ impl Partition {
 
     fn surveyed(&mut self, mut survey: Survey, now_ms: i64, actions: &mut Vec<Action>) {
         survey.group = survey.group.max(self.remembered.committed);
+        self.remembered.recall_cut(&mut survey);
         let (step, called) = recovery::decide(&survey);
         let detail = recovery::explain(&survey, step, called);
         let resumed = self.let_through != survey.let_through;

@@ -99,6 +99,16 @@ impl Remembered {
             (self.dead_letters, self.letters_end) = (position.next, position.last_record);
         }
     }
+
+    /// A log that had another record in the last one's place is no better once retention has taken that one too.
+    pub(super) fn recall_cut(&mut self, survey: &mut Survey) {
+        let named = survey.checkpoint.as_ref().and_then(|checkpoint| checkpoint.last_record);
+        match survey.last_record {
+            LastRecord::Differs => self.differed = named,
+            LastRecord::Gone if named.is_some() && named == self.differed => survey.last_record = LastRecord::Differs,
+            LastRecord::Gone | LastRecord::Matches => self.differed = None,
+        }
+    }
 }
 
 /// Whether a refused commit is there: it was sent before, and nobody was told.

@@ -44,6 +44,9 @@ pub struct Remembered {
     pub dead_letters: NextOffset,
     /// The record before that place: a log that has another one there is not the one whose dead letters they are.
     pub letters_end: Option<RecordIdentity>,
+    /// The last record of a checkpoint in whose place the log has another one: once retention takes that one, nothing
+    /// else tells that the documents are of a log that was cut.
+    pub differed: Option<RecordIdentity>,
 }
 
 /// A record that is no legal event.

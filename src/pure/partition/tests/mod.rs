@@ -214,6 +214,34 @@ fn a_held_partition_writes_nothing_and_goes_on_when_the_cause_is_gone() {
 }
 
 #[test]
+fn a_log_that_was_seen_to_be_another_is_no_better_once_retention_takes_what_told() {
+    let (mut world, mut dice) = run(5, 50);
+    world.settle(&mut dice);
+    let mut lost = world.store.checkpoint.clone().expect("settled");
+    lost.last_record.as_mut().expect("applied").crc32c ^= 1;
+    world.store.checkpoint = Some(lost.clone());
+    let mut look = |world: &mut World| {
+        for _ in 0..50 {
+            world.perform(&mut dice, u64::MAX);
+            world.input(Input::Tick {
+                cache_bytes: TINY_CACHE,
+            });
+        }
+        matches!(
+            world.machine.view().state,
+            State::Held {
+                called: Called::LogReplaced,
+                ..
+            }
+        )
+    };
+    assert!(look(&mut world), "{:?}", world.machine.view());
+    world.first = world.end();
+    assert!(look(&mut world), "{:?}", world.machine.view());
+    assert_eq!(world.store.checkpoint, Some(lost));
+}
+
+#[test]
 fn dead_letters_are_not_repeated_after_a_recovery_in_a_live_projector() {
     let (mut world, mut dice) = run(6, 200);
     while world.dead_letters.is_empty() {
