@@ -31,11 +31,12 @@ impl World {
     pub(super) fn check(&mut self) -> Result<(), String> {
         self.held_rightly()?;
         let sea = self.sea.clone();
-        let state = sea.lock();
+        let mut state = sea.lock();
         if state.changes == self.checked {
             return Ok(());
         }
         self.checked = state.changes;
+        state.part.blind |= self.is_blind(&state);
         let part = &state.part;
         if let Some(foreign) = &self.foreign {
             let theirs = &foreign.theirs;
@@ -55,7 +56,7 @@ impl World {
             return Ok(()); // it cannot be finished any more
         }
         let is_as_log = |now: &Checkpoint| of_former || stands(now, &state);
-        if self.any_cut && (rewinding || !part.checkpoint.as_ref().is_none_or(is_as_log)) {
+        if self.any_cut && (rewinding || part.blind || !part.checkpoint.as_ref().is_none_or(is_as_log)) {
             return Ok(()); // documents may hold what the log lost, until a recovery finds out
         }
         let topic_id = part.checkpoint.as_ref().map_or("", |now| now.topic_id.as_str());
@@ -69,6 +70,16 @@ impl World {
         let oracle = self.oracle_of(topic_id);
         self.nothing_is_missing(&state, oracle)?;
         self.sums_are_right(&state, oracle)
+    }
+
+    /// Whether the last record applied was cut away, and retention took what stood in its place since: who did not look
+    /// in between, or died, cannot know. docs/reliability.md says so.
+    fn is_blind(&self, state: &State) -> bool {
+        let last = state.part.checkpoint.as_ref().and_then(|now| now.last_record);
+        last.is_some_and(|last| {
+            let named = (last.offset.0, last.timestamp_ms, last.crc32c);
+            last.offset.0 < state.first && self.cut_away.contains(&named)
+        })
     }
 
     fn held_rightly(&self) -> Result<(), String> {
@@ -174,8 +185,11 @@ impl World {
         };
         let add = |sum: u128, hash: &u128| sum.wrapping_add(*hash);
         let digest = part.counted.values().fold(part.forgotten, add);
-        // What it counts for a document that cannot be read, of a log that was cut and has forgotten, nobody can tell.
-        let unknowable = self.any_cut && state.first > 0 && part.rewound;
+        // What it counts for a document that cannot be read nobody can tell, of a log that was cut and has forgotten, or
+        // where the log has forgotten a part of what the document was made of.
+        let mut healed = part.healed.iter();
+        let unknowable = self.any_cut && state.first > 0 && part.rewound
+            || healed.any(|entity| oracle.began_before(entity.subject(), state.first));
         if digest != checkpoint.digest.0 && !unknowable {
             let says = checkpoint.digest;
             let off = checkpoint.digest.0.wrapping_sub(digest);
@@ -269,19 +283,20 @@ fn stands(now: &Checkpoint, state: &State) -> bool {
 /// Whether a mark's last record is in the log.
 pub fn is_good(mark: &Checkpoint, records: &[Rec]) -> bool {
     let end = records.last().map_or(0, |record| record.offset + 1);
-    let named = mark
+    let last = mark
         .last_record
         .map(|last| (last.offset.0, last.timestamp_ms, last.crc32c));
-    let found = named.and_then(|(offset, ..)| records.iter().find(|record| record.offset == offset));
-    let crc = |record: &Rec| {
-        let (key, value) = (record.key.as_deref(), record.value.as_deref());
-        crate::reference::place::crc32c(&[key.unwrap_or_default(), value.unwrap_or_default()])
-    };
-    match (named, found) {
+    let found = last.and_then(|(offset, ..)| records.iter().find(|record| record.offset == offset));
+    match (last, found) {
         (None, _) => true,
-        (Some((_, timestamp, sum)), Some(record)) => {
-            mark.next.0 <= end && record.timestamp_ms == timestamp && crc(record) == sum
-        }
+        (Some(last), Some(record)) => mark.next.0 <= end && named(record) == last,
         (Some(_), None) => false,
     }
+}
+
+/// What a checkpoint names of its last record.
+pub fn named(record: &Rec) -> (u64, i64, u32) {
+    let (key, value) = (record.key.as_deref(), record.value.as_deref());
+    let crc = crate::reference::place::crc32c(&[key.unwrap_or_default(), value.unwrap_or_default()]);
+    (record.offset, record.timestamp_ms, crc)
 }

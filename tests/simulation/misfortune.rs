@@ -9,7 +9,7 @@ use khala::repair::snapshot::Snapshots;
 use khala::repair::{Expiry, Site};
 use std::sync::Arc;
 
-use super::check::is_good;
+use super::check::{is_good, named};
 use super::log::SimLog;
 use super::operator;
 use super::oracle::Oracle;
@@ -265,7 +265,8 @@ impl World {
         }
         let lost = 1 + self.luck.below(4.min(readable - 1)) as usize;
         let left = state.records.len() - lost;
-        state.records.truncate(left);
+        self.cut_away
+            .extend(state.records.drain(left..).map(|lost| named(&lost)));
         state.cuts += 1;
         self.any_cut = true;
         self.later_ms += 1_000; // no record is taken for the one that was lost
@@ -324,7 +325,7 @@ impl World {
         (self.any_cut, self.any_forgotten) = (false, false);
         (self.comes_back, self.snapshots, self.expiry) = (None, None, None);
         self.ever_damaged.clear();
-        self.guessed.clear();
+        (self.guessed, self.cut_away) = Default::default();
         self.right.clear();
         self.projectors.clear();
         self.spawn();

@@ -39,6 +39,10 @@ pub struct Part {
     pub restored: bool,
     /// Documents were put back: those that could not be are further on than the redo.
     pub rewound: bool,
+    /// Lost or spoilt documents that an audit put right.
+    pub healed: BTreeSet<Entity>,
+    /// They are of records that were cut away, and retention took what stood in the last one's place: nothing tells.
+    pub blind: bool,
 }
 
 impl Part {
@@ -305,6 +309,9 @@ impl Part {
         let entity = &entry.entity;
         if entry.unpark {
             self.parked.remove(entity);
+        }
+        if self.damaged.contains(entity) {
+            self.healed.insert(entity.clone());
         }
         let Some(healthy) = &entry.becomes else {
             return self.take_out(entity);

@@ -78,6 +78,8 @@ pub(super) struct World {
     pub(super) ever_damaged: BTreeSet<Entity>,
     /// Expired in a store that was lost since.
     pub(super) expired_before: BTreeSet<Entity>,
+    /// What was cut away: offsets, times and checksums.
+    pub(super) cut_away: BTreeSet<(u64, i64, u32)>,
     /// What the newest audit found.
     pub(super) found: Option<BTreeSet<Entity>>,
     pub(super) any_cut: bool,
@@ -155,6 +157,7 @@ impl World {
             later_ms: 0,
             ever_damaged: BTreeSet::new(),
             expired_before: BTreeSet::new(),
+            cut_away: BTreeSet::new(),
             found: None,
             any_cut: false,
             any_version: false,
