@@ -56,8 +56,8 @@ pub(super) struct BenchArgs {
     /// Events a second while latency is measured
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: u64,
-    /// How long latency is measured; 0: not at all
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    /// How long latency is measured in each repetition; 0: not at all
+    #[arg(long, value_name = "N", default_value_t = 10)]
     pub seconds: u64,
     /// Makes the same events again
     #[arg(long, value_name = "N", env = "KHALA_SEED", default_value_t = 1)]
@@ -156,14 +156,7 @@ impl<'a> Bench<'a> {
     async fn all(&self, report: &mut Report) -> Result<(), Failure> {
         self.throughput(report).await?;
         if self.has(Stage::Latency) && self.args.seconds > 0 {
-            let events = self.args.rate * (self.args.seconds + 1);
-            let task = Task {
-                workload: self.workload(events, events.div_ceil(40)),
-                topic: format!("{}.latency", self.topic()),
-                ..self.task(Stage::Latency, 0)
-            };
-            let latency = self.measure(&task, report).await?;
-            report.latency(self.args.rate, &latency);
+            self.latency(report).await?;
         }
         let settings = &self.context.settings;
         let is_embedded = matches!(
@@ -201,6 +194,25 @@ impl<'a> Bench<'a> {
             }
         }
         Ok(())
+    }
+
+    /// `repetitions` times, each on a topic of its own.
+    async fn latency(&self, report: &mut Report) -> Result<(), Failure> {
+        let events = self.args.rate * (self.args.seconds + 1);
+        for repetition in 0..self.args.repetitions {
+            let task = Task {
+                workload: self.workload(events, events.div_ceil(40)),
+                topic: self.latency_topic(repetition),
+                ..self.task(Stage::Latency, repetition)
+            };
+            let latency = self.measure(&task, report).await?;
+            report.latency(latency);
+        }
+        Ok(())
+    }
+
+    fn latency_topic(&self, repetition: u64) -> String {
+        format!("{}.latency-{repetition}", self.topic())
     }
 
     /// What a newcomer has: the same on the embedded log and store.
@@ -308,7 +320,7 @@ impl<'a> Bench<'a> {
     async fn clean_up(&self) -> Result<(), Failure> {
         let settings = &self.context.settings;
         if let LogTarget::Kafka(bootstrap) = &settings.log {
-            let mut topics = vec![format!("{}.latency", self.topic())];
+            let mut topics: Vec<_> = (0..self.args.repetitions).map(|at| self.latency_topic(at)).collect();
             if self.args.keep {
                 self.context
                     .out

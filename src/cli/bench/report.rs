@@ -44,6 +44,9 @@ pub(super) struct LatencyRow {
     pub rate: u64,
     pub acknowledged: Option<Latency>,
     pub visible: Option<Latency>,
+    /// Of each percentile the least of all repetitions; above it is the median.
+    pub visible_min: Option<Latency>,
+    pub visible_max: Option<Latency>,
 }
 
 /// What `--json` prints and `--baseline` reads.
@@ -67,6 +70,8 @@ pub(super) struct Written {
 pub(super) struct Report {
     written: Written,
     samples: Vec<(Stage, &'static str, Vec<Outcome>)>,
+    rate: u64,
+    latencies: Vec<Outcome>,
     examples: Vec<String>,
     pub wrong: u64,
 }
@@ -97,6 +102,8 @@ impl Report {
         Self {
             written,
             samples: Vec::new(),
+            rate: args.rate,
+            latencies: Vec::new(),
             examples: Vec::new(),
             wrong: 0,
         }
@@ -110,12 +117,8 @@ impl Report {
         }
     }
 
-    pub(super) fn latency(&mut self, rate: u64, sample: &Outcome) {
-        self.written.latency = Some(LatencyRow {
-            rate,
-            acknowledged: sample.acknowledged,
-            visible: sample.visible,
-        });
+    pub(super) fn latency(&mut self, sample: Outcome) {
+        self.latencies.push(sample);
     }
 
     pub(super) fn wrong(&mut self, outcome: &Outcome) {
@@ -132,6 +135,7 @@ impl Report {
             .iter()
             .map(|(stage, place, samples)| row(*stage, place, samples, &drains));
         self.written.stages = rows.collect();
+        self.written.latency = latency_row(self.rate, &self.latencies);
         if out.json {
             out.value(&self.written);
         } else {
@@ -197,6 +201,32 @@ fn row(stage: Stage, place: &str, samples: &[Outcome], drains: &[f64]) -> Row {
         cpu_redis: per_million(&|sample| sample.cpu.redis),
         peak_bytes: samples.iter().filter_map(|sample| sample.peak_bytes).max(),
     }
+}
+
+/// Each percentile by itself over all repetitions; `None` if latency was not measured.
+fn latency_row(rate: u64, samples: &[Outcome]) -> Option<LatencyRow> {
+    let acknowledged: Vec<Latency> = samples.iter().filter_map(|sample| sample.acknowledged).collect();
+    let visible: Vec<Latency> = samples.iter().filter_map(|sample| sample.visible).collect();
+    let row = LatencyRow {
+        rate,
+        acknowledged: each(&acknowledged, |spread| spread.median),
+        visible: each(&visible, |spread| spread.median),
+        visible_min: each(&visible, |spread| spread.min),
+        visible_max: each(&visible, |spread| spread.max),
+    };
+    row.visible.is_some().then_some(row)
+}
+
+fn each(samples: &[Latency], of: impl Fn(Spread) -> f64) -> Option<Latency> {
+    let over = |percentile: fn(&Latency) -> f64| spread(samples.iter().map(percentile)).map(&of);
+    Some(Latency {
+        p50_ms: over(|sample| sample.p50_ms)?,
+        p90_ms: over(|sample| sample.p90_ms)?,
+        p99_ms: over(|sample| sample.p99_ms)?,
+        p999_ms: over(|sample| sample.p999_ms)?,
+        max_ms: over(|sample| sample.max_ms)?,
+        events: samples.iter().map(|sample| sample.events).sum(),
+    })
 }
 
 fn table(written: &Written, baseline: Option<&Written>, out: Out) {
@@ -266,6 +296,8 @@ fn latencies(latency: &LatencyRow, before: Option<&LatencyRow>, out: Out) {
     let lines = [
         ("acknowledged", latency.acknowledged),
         ("visible", latency.visible),
+        ("  least", latency.visible_min),
+        ("  most", latency.visible_max),
         ("visible before", before.and_then(|before| before.visible)),
     ];
     let cells = |(name, latency): (&str, Option<Latency>)| {

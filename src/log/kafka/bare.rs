@@ -111,7 +111,7 @@ impl BareProducer {
     /// `Refused`: a property is not legal.
     pub fn new(settings: &KafkaSettings) -> Result<Self, LogError> {
         let mut config = ClientConfig::new();
-        for (name, value) in [("acks", "all"), ("linger.ms", "1"), ("partitioner", "murmur2_random")] {
+        for (name, value) in [("acks", "all"), ("linger.ms", "0"), ("partitioner", "murmur2_random")] {
             config.set(name, value);
         }
         config.set("bootstrap.servers", &settings.bootstrap);
