@@ -101,7 +101,7 @@ impl Document {
     }
 
     fn write_run(&self, run: &Run, projected_at: Time, to: &mut Members<'_>) -> Holes {
-        to.text("document_id", Some(&self.entity.document_id()));
+        self.write_document_id(to);
         to.number("event_count", self.seq());
         to.number("executor_lost_count", run.executor_lost_count);
         to.text("kind", Some(self.entity.kind().document()));
@@ -130,7 +130,7 @@ impl Document {
 
     fn write_worker(&self, worker: &Worker, projected_at: Time, to: &mut Members<'_>) -> Holes {
         to.text("adapter", worker.adapter.as_deref());
-        to.text("document_id", Some(&self.entity.document_id()));
+        self.write_document_id(to);
         to.number("error_count", worker.error_count);
         to.number("event_count", self.seq());
         to.text("kind", Some(self.entity.kind().document()));
@@ -154,6 +154,16 @@ impl Document {
             projected_at,
             summary_hash,
         }
+    }
+
+    /// Ids have nothing that JSON escapes.
+    fn write_document_id(&self, to: &mut Members<'_>) {
+        to.key("document_id");
+        to.out.push(b'"');
+        to.out.extend_from_slice(self.entity.kind().document().as_bytes());
+        to.out.push(b':');
+        to.out.extend_from_slice(self.entity.id().as_bytes());
+        to.out.push(b'"');
     }
 
     fn write_latest(&self, to: &mut Members<'_>) {

@@ -22,15 +22,24 @@ impl Keys {
     }
 
     pub(super) fn document(&self, entity: &Entity) -> String {
-        format!("{}:{}:{}", self.tag, entity.kind().document(), entity.id())
+        self.joined(&[":", entity.kind().document(), ":", entity.id()])
     }
 
     pub(super) fn state(&self, entity: &Entity) -> String {
-        format!("{}:state:{}:{}", self.tag, entity.kind().document(), entity.id())
+        self.joined(&[":state:", entity.kind().document(), ":", entity.id()])
     }
 
     pub(super) fn events(&self, entity: &Entity) -> String {
-        format!("{}:events:{}:{}", self.tag, entity.kind().document(), entity.id())
+        self.joined(&[":events:", entity.kind().document(), ":", entity.id()])
+    }
+
+    /// Made for each document of each batch, so without `format!`.
+    fn joined(&self, parts: &[&str]) -> String {
+        let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut key = String::with_capacity(self.tag.len() + bytes);
+        key.push_str(&self.tag);
+        parts.iter().for_each(|part| key.push_str(part));
+        key
     }
 
     pub(super) fn index(&self, kind: Kind) -> String {

@@ -292,7 +292,7 @@ fn index(keys: &Keys, batch: &Batch, kind: Kind) -> Option<Cmd> {
     add.arg(keys.index(kind));
     let mut is_empty = true;
     for document in batch.documents.iter().filter(|document| document.entity.kind() == kind) {
-        add.arg(document.offset.to_string()).arg(document.entity.id());
+        add.arg(document.offset.0).arg(document.entity.id());
         is_empty = false;
     }
     (!is_empty).then_some(add)
