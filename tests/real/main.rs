@@ -45,6 +45,7 @@ mod producers;
 mod rebuild;
 mod redaction;
 mod redrive;
+mod restore_disturbed;
 mod rewind;
 mod rollout;
 mod rollout_gates;

@@ -12,7 +12,7 @@ use crate::support::redis_server::Keeps;
 use crate::support::wait::{eventually, seconds};
 
 /// Documents and checkpoints by key, without what a redo may change.
-fn documents(world: &World) -> BTreeMap<String, Value> {
+pub fn documents(world: &World) -> BTreeMap<String, Value> {
     let keys: Vec<String> = world.redis.ask(&["KEYS", "*_summary:*"]);
     let mut found = BTreeMap::new();
     for key in keys.into_iter().filter(|key| {
@@ -36,7 +36,7 @@ fn documents(world: &World) -> BTreeMap<String, Value> {
     found
 }
 
-fn assert_same(world: &World, before: &BTreeMap<String, Value>) {
+pub fn assert_same(world: &World, before: &BTreeMap<String, Value>) {
     world.settle();
     eventually(
         "all is restored, and nothing is waiting to be picked up",
@@ -66,7 +66,7 @@ fn assert_same(world: &World, before: &BTreeMap<String, Value>) {
     assert_eq!(after.len(), before.len(), "none is invented");
 }
 
-fn snapshot(world: &World, args: &[&str]) -> Vec<Value> {
+pub fn snapshot(world: &World, args: &[&str]) -> Vec<Value> {
     let output = run(&world.cluster, &[&["snapshot", "--json"], args].concat(), "");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -76,7 +76,7 @@ fn snapshot(world: &World, args: &[&str]) -> Vec<Value> {
 }
 
 /// Retention takes all records before these places.
-fn forget(world: &World, ends: &[u64]) {
+pub fn forget(world: &World, ends: &[u64]) {
     for (p, end) in ends.iter().enumerate() {
         world.kafka().delete_records(&world.cluster.topic, p as u32, *end);
     }
