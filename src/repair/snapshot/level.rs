@@ -23,13 +23,14 @@ impl Work<'_> {
     }
 
     /// Documents that are further on than the marker count only if the log still has their last record: it may have
-    /// been cut. Those that it does not vouch for go, and their entities are parked.
+    /// been cut. Those that it does not vouch for go, and their entities are parked, also those that were parked already: a
+    /// restore that is gone on with writes once more what it had taken out.
     pub(super) async fn vouch(&mut self) -> Result<(), RepairError> {
         let (from, to) = (self.current.next.max(self.bounds.first), self.furthest());
         let mut unsure: BTreeMap<Offset, (Entity, String)> = BTreeMap::new();
         for (entity, ahead) in &self.ahead {
             let readable = from <= NextOffset(ahead.offset.0);
-            if readable && !self.parked.contains_key(entity) {
+            if readable {
                 unsure.insert(ahead.offset, (entity.clone(), ahead.updated_at.clone()));
             }
         }
@@ -57,7 +58,8 @@ impl Work<'_> {
                 }
                 batch.removed.push(entity.clone());
                 self.ahead.remove(entity);
-                self.park(&mut batch, entity, Offset(0));
+                self.parked.insert(entity.clone(), Offset(0));
+                batch.parked.push((entity.clone(), Offset(0)));
             }
             let expected = self.current.clone();
             self.write(batch, Some(&expected)).await?;
