@@ -280,6 +280,9 @@ impl Partition {
             *asked = false;
             return; // the same batch would hold again
         }
+        if step == Step::Finish && self.finish_held(&survey, actions) {
+            return;
+        }
         let start = match step {
             Step::StartAt(start) => start,
             Step::RewindTo(_) => {

@@ -31,6 +31,25 @@ impl Partition {
         });
     }
 
+    /// Tries once more what could not be finished; a partition that is held for it stays held, and nothing is said, unless
+    /// it can be now. Whether it is held.
+    pub(super) fn finish_held(&mut self, survey: &Survey, actions: &mut Vec<Action>) -> bool {
+        if !matches!(self.phase, Phase::Held { .. }) {
+            return false;
+        }
+        let effect = if is_restore(survey) {
+            Effect::Restore
+        } else {
+            Effect::Rewind { to: None }
+        };
+        actions.push(Action::Do {
+            effect,
+            attempt: 0,
+            because: String::new(),
+        });
+        true
+    }
+
     /// Asks for a snapshot; then surveys again.
     pub(super) fn restore(&mut self, actions: &mut Vec<Action>) {
         let attempt = match self.phase {

@@ -6,7 +6,7 @@ pub(in crate::pure) mod world;
 use proptest::prelude::*;
 
 use self::world::{Dice, World, fold, messy_log};
-use super::{Input, State};
+use super::{Action, Effect, Failure, Input, Outcome, Partition, Rewound, State};
 use crate::pure::checkpoint::{Checkpoint, PROJECTION_VERSION};
 use crate::pure::place::{NextOffset, Offset};
 use crate::pure::record::RecordBatch;
@@ -239,6 +239,46 @@ fn a_log_that_was_seen_to_be_another_is_no_better_once_retention_takes_what_told
     world.first = world.end();
     assert!(look(&mut world), "{:?}", world.machine.view());
     assert_eq!(world.store.checkpoint, Some(lost));
+}
+
+#[test]
+fn a_rewind_that_cannot_be_finished_is_tried_again_and_again_and_said_once() {
+    let (world, _) = run(5, 50);
+    let (mut survey, mut machine) = (world.survey(), world.machine);
+    let mut checkpoint = Checkpoint::first(NextOffset(3), "topic", 1);
+    checkpoint.intent = "rewind 2 - 0 1 1 0 0 t".to_owned();
+    survey.checkpoint = Some(checkpoint);
+    let surveyed = || Input::Done(Outcome::Surveyed(Box::new(survey.clone())));
+    let no_mark = || {
+        let failure = Failure::Hopeless("no mark".to_owned());
+        Input::Done(Outcome::Failed(Effect::Rewind { to: None }, failure))
+    };
+    let is_held = |machine: &Partition| matches!(machine.view().state, State::Held { .. });
+    machine.on(surveyed(), 0);
+    assert!(!is_held(&machine));
+    machine.on(no_mark(), 0);
+    for _ in 0..3 {
+        let tick = |_: u32| machine.on(Input::Tick { cache_bytes: 1 << 20 }, 0);
+        let looks: Vec<Action> = (0..50).flat_map(tick).collect();
+        assert!(matches!(looks[..], [Action::Do { .. }]), "{looks:?}");
+        let tries = machine.on(surveyed(), 0);
+        let rewind = |action: &Action| {
+            matches!(
+                action,
+                Action::Do {
+                    effect: Effect::Rewind { to: None },
+                    ..
+                }
+            )
+        };
+        assert!(tries.len() == 1 && tries.iter().all(rewind), "{tries:?}");
+        assert!(is_held(&machine));
+        assert!(machine.on(no_mark(), 0).is_empty());
+        assert!(is_held(&machine));
+    }
+    machine.on(surveyed(), 0);
+    machine.on(Input::Done(Outcome::Rewound(Rewound::default())), 0);
+    assert!(!is_held(&machine), "it could be finished at last");
 }
 
 #[test]

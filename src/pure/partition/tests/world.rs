@@ -280,7 +280,7 @@ impl World {
         }
     }
 
-    fn survey(&self) -> Survey {
+    pub fn survey(&self) -> Survey {
         let named = self
             .store
             .checkpoint
