@@ -142,8 +142,12 @@ impl Driver {
                 Ok((_, records)) if records.next().is_none() => None,
                 Ok((asked, records)) => {
                     self.place = records.next().or(self.place);
-                    self.works
-                        .begin(&self.shared.spans, self.doer.partition, &records, asked);
+                    // Reading begins with the last record applied, to be compared: alone it is no work.
+                    let stored = self.machine.in_store().map(|stored| stored.next);
+                    if records.next() > stored {
+                        self.works
+                            .begin(&self.shared.spans, self.doer.partition, &records, asked);
+                    }
                     self.shared.metrics.consumed(records.len() as u64);
                     Some(Input::Records(records))
                 }

@@ -7,7 +7,7 @@ use super::checkpoint::{Checkpoint, PROJECTION_VERSION};
 use super::entity::Entity;
 use super::intent::Intent;
 use super::place::{NextOffset, Offset};
-use super::record::RecordIdentity;
+use super::record::{RecordBatch, RecordIdentity};
 
 /// What the log says of the last record that the checkpoint names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,16 @@ impl LastRecord {
             (Some(_), Some(_)) => Self::Differs,
             _ => Self::Gone,
         }
+    }
+
+    /// Compares it with what was read.
+    pub fn among(named: Option<RecordIdentity>, records: &RecordBatch) -> Self {
+        let in_log = named.and_then(|named| records.iter().find(|record| record.offset >= named.offset));
+        let in_log = in_log.map(|record| record.identity());
+        Self::compare(
+            named.filter(|named| in_log.is_some_and(|found| found.offset == named.offset)),
+            in_log,
+        )
     }
 }
 
@@ -195,6 +205,19 @@ pub fn decide(found: &Survey) -> (Step, Called) {
         return (Step::StartAt(checkpoint.next), Called::SinkRolledBack);
     }
     (Step::StartAt(checkpoint.next), Called::Normal)
+}
+
+/// Where reading begins that goes on at `start`: with the last record applied, if the log has it, so that a log that
+/// is cut after it was compared is found out by the first fetch. Not where reading has just stopped `behind` that record: at a new leader's first
+/// record it would stop there for ever.
+pub fn read_from(found: &Survey, start: NextOffset, behind: bool) -> NextOffset {
+    let compared = found
+        .checkpoint
+        .as_ref()
+        .filter(|checkpoint| checkpoint.next == start && !behind);
+    let last = compared.and_then(|checkpoint| checkpoint.last_record);
+    let last = last.filter(|last| found.last_record == LastRecord::Matches && start.is_past(last.offset));
+    last.map_or(start, |last| NextOffset(last.offset.0))
 }
 
 /// Two topic ids differ only if both are known.

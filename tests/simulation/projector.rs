@@ -65,9 +65,11 @@ pub struct Projector {
     place: Option<NextOffset>,
     reader: Option<Box<dyn Reader>>,
     sea: Sea,
-    /// As of when it last compared store and log. A log that is cut between that and the first fetch may go unnoticed, by
-    /// all that Kafka tells: that moment is not simulated.
+    /// As of when it last compared store and log.
     cuts: u64,
+    /// Reading begins with the last record applied. Where it does not, a log that is cut between the comparison and the
+    /// first fetch may go unnoticed: that is not simulated.
+    compares: bool,
     /// The last records it got: they may come again.
     last: Option<RecordBatch>,
     skew_ms: i64,
@@ -112,6 +114,7 @@ impl Projector {
             reader: None,
             sea: sea.clone(),
             cuts: 0,
+            compares: false,
             last: None,
             skew_ms,
             said: Vec::new(),
@@ -144,7 +147,10 @@ impl Projector {
                 }
                 Action::Read(from) => {
                     (self.reader, self.last) = (None, None);
-                    self.place = Some(from);
+                    let stored = self.machine.in_store().map(|stored| stored.next);
+                    self.compares = stored.is_some_and(|stored| from < stored);
+                    let behind = stored.filter(|_| self.sea.lock().weak == Weak::ReadBehind);
+                    self.place = behind.max(Some(from));
                     if begins_anew {
                         let stored = self.machine.in_store().map_or(0, |stored| stored.next.0);
                         self.said.push(Said::Lost(stored, from.0));
@@ -217,7 +223,8 @@ impl Projector {
             self.input(Input::Records(records), now_ms);
             return true;
         }
-        if self.reader.is_none() && self.cuts != sea.lock().cuts && sea.lock().weak != Weak::NoEpoch {
+        let unseen = self.reader.is_none() && !self.compares && self.cuts != sea.lock().cuts;
+        if unseen && sea.lock().weak != Weak::NoEpoch {
             self.place = None;
             self.input(Input::ReaderStopped("cut before the first fetch".to_owned()), now_ms);
             return true;

@@ -42,10 +42,12 @@ pub enum Weak {
     GapUnnamed,
     /// A document that is lost while a restore writes is made anew from its later events.
     LostInRestore,
+    /// Reading begins behind the last record applied.
+    ReadBehind,
 }
 
 impl Weak {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoCompare,
         Self::OffsetOnly,
         Self::NoDigest,
@@ -64,13 +66,14 @@ impl Weak {
         Self::MarkerEarly,
         Self::GapUnnamed,
         Self::LostInRestore,
+        Self::ReadBehind,
     ];
 
     /// What must happen often, for the rule to matter at all: once in so many steps.
     pub fn needs(self, event: Event) -> Option<u64> {
         match (self, event) {
             (Self::OffsetOnly | Self::NoDigest, Event::OtherVersion) => Some(60),
-            (Self::NoEpoch | Self::NoLastRecord, Event::Cut) => Some(40),
+            (Self::NoEpoch | Self::NoLastRecord | Self::ReadBehind, Event::Cut) => Some(40),
             (Self::HealUnseen, Event::Audit) => Some(6),
             (Self::HealUnseen, Event::Spoil) => Some(20),
             (Self::MarkerEarly, Event::Snapshot) => Some(20),

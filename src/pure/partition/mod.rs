@@ -68,6 +68,8 @@ pub struct Partition {
     /// Why the last effect failed, while it is being tried again.
     trouble: Option<String>,
     stopping: bool,
+    /// Reading stopped right behind the last record applied: it does not begin with that once more.
+    read_behind: bool,
     /// How often reading stopped since the last record.
     reader_stops: u32,
     /// Batches that begin below go on however many dead letters they have: an operator said so.
@@ -89,6 +91,7 @@ impl Partition {
             },
             trouble: None,
             stopping: false,
+            read_behind: false,
             reader_stops: 0,
             let_through: NextOffset::START,
             no_snapshot: false,
@@ -156,7 +159,7 @@ impl Partition {
             }
             Input::Records(records) => self.records(records, now_ms, &mut actions),
             Input::ReaderStopped(detail) => match &mut self.phase {
-                Phase::Running(running) => running.stop_reading(detail),
+                Phase::Running(running) => self.read_behind = running.stop_reading(detail),
                 Phase::Surveying { .. } | Phase::Held { .. } | Phase::Released => {} // it compares anyhow
             },
             Input::LogChanged(detail) => self.recover(0, detail, &mut actions),
@@ -321,12 +324,13 @@ impl Partition {
         }
         self.recall_letters(&survey);
         self.setup.rules.partitions = survey.partitions;
+        let read_from = recovery::read_from(&survey, start, std::mem::take(&mut self.read_behind));
         let fresh = Checkpoint::first(start, &survey.topic_id, survey.partitions);
         let mut running = Running::new(survey.checkpoint, fresh, start, now_ms);
         actions.push(Action::Recovered { called, step, detail });
         running.pick_up(actions);
         self.phase = Phase::Running(Box::new(running));
-        actions.push(Action::Read(start));
+        actions.push(Action::Read(read_from));
     }
 
     fn hold(&mut self, called: Called, step: Step, detail: String, actions: &mut Vec<Action>) {
@@ -369,18 +373,6 @@ impl Partition {
                 });
             }
             _ => {}
-        }
-    }
-
-    /// What was read before reading stopped is as good as ever, and is committed first: a partition whose reading
-    /// stops again and again at the same place still gets on.
-    fn compare_if_idle(&mut self, actions: &mut Vec<Action>) {
-        let Phase::Running(running) = &mut self.phase else {
-            return;
-        };
-        if let Some(why) = running.take_stop_if_idle() {
-            self.reader_stops += 1;
-            self.recover(self.reader_stops - 1, why, actions);
         }
     }
 

@@ -99,6 +99,18 @@ impl Partition {
         }
     }
 
+    /// What was read before reading stopped is as good as ever, and is committed first: a partition whose reading
+    /// stops again and again at the same place still gets on.
+    pub(super) fn compare_if_idle(&mut self, actions: &mut Vec<Action>) {
+        let Phase::Running(running) = &mut self.phase else {
+            return;
+        };
+        if let Some(why) = running.take_stop_if_idle() {
+            self.reader_stops += 1;
+            self.recover(self.reader_stops - 1, why, actions);
+        }
+    }
+
     pub(super) fn rewound(&mut self, rewound: Rewound, actions: &mut Vec<Action>) {
         self.remembered.committed = Some(rewound.next);
         actions.extend(rewound.disturbed.iter().map(|(entity, reason)| Action::Drifted {

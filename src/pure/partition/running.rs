@@ -11,7 +11,7 @@ use crate::pure::cache::Turn;
 use crate::pure::checkpoint::{Checkpoint, Identity};
 use crate::pure::place::NextOffset;
 use crate::pure::record::RecordBatch;
-use crate::pure::recovery::{Called, Step};
+use crate::pure::recovery::{Called, LastRecord, Step};
 
 /// Marks go into the history at most this often.
 const MARK_EVERY_MS: i64 = 1000;
@@ -30,6 +30,8 @@ pub(super) struct Running {
     /// Counts commits that were sent or settled: a checkpoint read before one of them tells nothing.
     changes: u64,
     attempts: Attempts,
+    /// What was read ends with the last record applied, which was compared.
+    at_last: bool,
     /// Why reading stopped, until all that was read is committed.
     reading_stopped: Option<String>,
     /// A recovery that waits until it is known which dead letters the log has: attempt, and why.
@@ -68,6 +70,7 @@ impl Running {
             renewing: None,
             changes: 0,
             attempts: Attempts::default(),
+            at_last: false,
             reading_stopped: None,
             recovery: None,
             now_ms,
@@ -108,8 +111,9 @@ impl Running {
         self.folding.is_none() && self.reading_stopped.is_none()
     }
 
-    pub(super) fn stop_reading(&mut self, why: String) {
+    pub(super) fn stop_reading(&mut self, why: String) -> bool {
         self.reading_stopped = Some(why);
+        self.at_last
     }
 
     pub(super) fn take_stop_if_idle(&mut self) -> Option<String> {
@@ -231,7 +235,7 @@ impl Running {
 }
 
 impl Partition {
-    pub(super) fn records(&mut self, records: RecordBatch, now_ms: i64, actions: &mut Vec<Action>) {
+    pub(super) fn records(&mut self, mut records: RecordBatch, now_ms: i64, actions: &mut Vec<Action>) {
         let stopping = self.stopping;
         let Phase::Running(running) = &mut self.phase else {
             return;
@@ -239,13 +243,20 @@ impl Partition {
         if running.folding.is_some() || stopping {
             return; // not asked for; they will be read again after a recovery, never skipped
         }
-        self.reader_stops = 0;
-        running.now_ms = now_ms;
-        let mut records = records;
-        records.skip_below(running.position.next);
-        if records.next().is_none_or(|next| next <= running.position.next) {
+        let last = LastRecord::among(running.position.last_record, &records);
+        if last == LastRecord::Differs {
+            self.remembered.differed = running.position.last_record;
+            running.stop_reading("another record stands in the last one's place".to_owned());
             return;
         }
+        running.now_ms = now_ms;
+        records.skip_below(running.position.next);
+        if records.next().is_none_or(|next| next <= running.position.next) {
+            running.at_last |= last == LastRecord::Matches;
+            return;
+        }
+        running.at_last = false;
+        self.reader_stops = 0;
         running.turn += 1;
         let turn = running.turn;
         let folding = Folding::begin(records, &mut self.cache, &self.parked, turn);

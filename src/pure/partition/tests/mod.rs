@@ -1,5 +1,6 @@
 //! The machine over a log and a store in memory, under every fault that both can show it.
 
+mod cut;
 mod store;
 pub(in crate::pure) mod world;
 

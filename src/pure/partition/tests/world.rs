@@ -130,7 +130,7 @@ pub struct World {
     pub machine: Partition,
     cache_bytes: usize,
     effects: VecDeque<Effect>,
-    place: Option<NextOffset>,
+    pub place: Option<NextOffset>,
     released: bool,
     abandoned: bool,
     pub let_through: NextOffset,
