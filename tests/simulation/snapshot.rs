@@ -18,16 +18,20 @@ use super::sea::{PARTITION, Sea};
 use super::store::SimStore;
 use super::weak::Weak;
 
-const EVENT: &[u8] = br#"{"specversion":"1.0","id":"1","source":"s","type":"run.started","subject":"run/a","sequence":1,"data":{"thread_id":"t"}}"#;
+const EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"s","type":"run.started","subject":"run/a","sequence":1,"data":{"thread_id":"t"}}"#;
 /// More polls than a round has.
 const POLLS: usize = 60;
 
-fn part(entity: &Entity, next: u64, mark: &str) -> Part {
-    let event = decode_structured(EVENT, 1 << 16).expect("an event");
+fn document(entity: &Entity, event: &str) -> Vec<u8> {
+    let event = decode_structured(event.as_bytes(), 1 << 16).expect("an event");
     let mut document = Document::new(entity.clone(), PARTITION);
     document.apply(&event, Offset(0), 0);
     let mut json = Vec::new();
     document.render(Time::from_ms(0).expect("1970"), &mut json);
+    json
+}
+
+fn part(entity: &Entity, next: u64, mark: &str) -> Part {
     let checkpoint = Checkpoint::first(NextOffset(next), "id", 1);
     let mut part = Part {
         checkpoint: Some(checkpoint.clone()),
@@ -38,13 +42,13 @@ fn part(entity: &Entity, next: u64, mark: &str) -> Part {
         checkpoint,
         verified: false,
     });
-    part.documents.insert(entity.clone(), (json, None));
+    part.documents.insert(entity.clone(), (document(entity, EVENT), None));
     part.index.insert(entity.clone(), Offset(0));
     part
 }
 
 /// One round; before poll `lost` the store has `meanwhile` only, and before poll `back` it has `then`.
-fn round(before: &Part, meanwhile: &Part, then: &Part, (lost, back): (usize, usize)) -> (Round, Vec<String>) {
+fn round(before: &Part, meanwhile: &Part, then: &Part, (lost, back): (usize, usize)) -> (Round, Vec<(String, String)>) {
     let sea = Sea::new(1, Calls::default(), Weak::Nothing);
     sea.lock().part = before.clone();
     let (log, store) = (Arc::new(SimLog(sea.clone())), Arc::new(SimStore(sea.clone())));
@@ -68,14 +72,14 @@ fn round(before: &Part, meanwhile: &Part, then: &Part, (lost, back): (usize, usi
     panic!("a round of more than {POLLS} polls");
 }
 
-fn appended(sea: &Sea) -> Vec<String> {
-    let keys = sea
-        .lock()
-        .documents
+/// Keys and values.
+fn appended(sea: &Sea) -> Vec<(String, String)> {
+    let text = |bytes: &Option<Vec<u8>>| String::from_utf8_lossy(bytes.as_deref().unwrap_or_default()).into_owned();
+    let records = &sea.lock().documents;
+    records
         .iter()
-        .filter_map(|record| record.key.clone())
-        .collect::<Vec<_>>();
-    keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect()
+        .map(|record| (text(&record.key), text(&record.value)))
+        .collect()
 }
 
 #[test]
@@ -96,7 +100,7 @@ fn a_round_beside_a_lost_and_restored_store_claims_nothing_that_it_did_not_write
         for back in lost + 1..=POLLS {
             for (meanwhile, then) in [(&Part::default(), &restored), (&rewinding, &redone)] {
                 let (done, appended) = round(&before, meanwhile, then, (lost, back));
-                let wrote = appended.iter().any(|key| key == entity.subject());
+                let wrote = appended.iter().any(|(key, _)| key == entity.subject());
                 match done {
                     Round::Written {
                         next: NextOffset(0), ..
@@ -108,4 +112,22 @@ fn a_round_beside_a_lost_and_restored_store_claims_nothing_that_it_did_not_write
         }
     }
     assert!(given_up > 0, "no round met the loss");
+}
+
+#[test]
+fn a_round_beside_a_store_that_went_back_writes_no_older_document() {
+    let entity = Entity::parse("run/a").expect("a subject");
+    let (before, mut older) = (part(&entity, 1, "before"), part(&entity, 0, "older"));
+    let other = document(&entity, &EVENT.replace("\"t\"", "\"older\""));
+    older.documents.insert(entity, (other, None));
+    let mut given_up = 0;
+    for lost in 3..POLLS {
+        for back in lost + 1..=POLLS {
+            let (done, appended) = round(&before, &older, &before, (lost, back));
+            let wrote = appended.iter().any(|(_, value)| value.contains("\"older\""));
+            assert!(!wrote, "older from {lost} to {back}: {appended:?}");
+            given_up += u64::from(done == Round::Nothing);
+        }
+    }
+    assert!(given_up > 0, "no round met the older store");
 }

@@ -282,7 +282,10 @@ impl Pass<'_> {
         let (log, partition) = (&self.snapshots.log, self.snapshots.partition);
         let peeked = self.snapshots.store.peek(partition, entities).await?;
         let stands = |checkpoint: &Checkpoint| checkpoint.next >= self.next && is_settled(checkpoint);
-        self.stands &= peeked.checkpoint.as_ref().is_some_and(stands);
+        if !peeked.checkpoint.as_ref().is_some_and(stands) {
+            self.stands = false;
+            return Ok(()); // older than what the topic may have under a marker already
+        }
         let mut records = Vec::with_capacity(entities.len());
         for (entity, (stored, indexed)) in entities.iter().zip(peeked.entities) {
             if stored == Stored::Expired {
