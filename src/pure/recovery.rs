@@ -208,8 +208,8 @@ pub fn decide(found: &Survey) -> (Step, Called) {
 }
 
 /// Where reading begins that goes on at `start`: with the last record applied, if the log has it, so that a log that
-/// is cut after it was compared is found out by the first fetch. Not where reading has just stopped `behind` that record: at a new leader's first
-/// record it would stop there for ever.
+/// is cut after it was compared is found out by the first fetch. Not where reading has just stopped `behind` that record:
+/// at a new leader's first record it would stop there for ever.
 pub fn read_from(found: &Survey, start: NextOffset, behind: bool) -> NextOffset {
     let compared = found
         .checkpoint
