@@ -6,6 +6,7 @@ pub mod embedded;
 pub mod kafka;
 mod ungrouped;
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -96,12 +97,28 @@ pub struct FetchLimits {
 }
 
 /// What the consumer group tells a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Assignment {
     /// These are ours now, beside those we have.
     Assigned(Vec<PartitionId>),
-    /// These are not ours any more (given up, or lost without being asked).
-    Revoked(Vec<PartitionId>),
+    /// These are to be given up, or were lost without being asked: finish what was begun, then drop the handover.
+    Revoked(Vec<PartitionId>, Handover),
+}
+
+/// While there is a clone of it, the group waits with the next owner of the partitions, for some seconds: one that
+/// begins while a batch is under way would refuse it, do it again, and write its dead letters twice.
+#[derive(Clone, Debug)]
+pub struct Handover {
+    _dropped: std::sync::mpsc::Sender<Infallible>,
+}
+
+impl Handover {
+    /// One, and what tells (as disconnected) that its last clone was dropped.
+    #[must_use]
+    pub fn new() -> (Self, std::sync::mpsc::Receiver<Infallible>) {
+        let (sender, dropped) = std::sync::mpsc::channel();
+        (Self { _dropped: sender }, dropped)
+    }
 }
 
 /// A position to commit for the group: a hint for lag tools, never the truth.

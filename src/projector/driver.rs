@@ -32,15 +32,14 @@ const TICK: Duration = Duration::from_secs(1);
 /// an older offset there, and one that lost it may have committed late.
 const RETELL_TICKS: u32 = 20;
 
-/// What the assignment tells a driver.
+/// What the assignment tells a driver. That nobody can tell it anything any more tells it to finish what was begun,
+/// and to release.
 #[derive(Debug)]
 pub(super) enum Control {
     /// Something about the log changed: compare before going on.
     Compare(String),
     /// The cache's bound from now on, in bytes.
     CacheBytes(usize),
-    /// Finish what was begun, then release.
-    Stop,
 }
 
 /// What all drivers of a process share.
@@ -68,6 +67,7 @@ pub(super) struct Driver {
     /// What the group was told last, and how many ticks ago.
     told: Option<(NextOffset, u32)>,
     works: Works,
+    stopping: bool,
 }
 
 enum Flow {
@@ -88,6 +88,7 @@ impl Driver {
             cache_bytes,
             told: None,
             works: Works::default(),
+            stopping: false,
         }
     }
 
@@ -129,13 +130,16 @@ impl Driver {
                 Err(stopped) if stopped.is_cancelled() => None,
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             },
-            told = control.recv() => match told {
+            told = control.recv(), if !self.stopping => match told {
                 Some(Control::Compare(why)) => Some(Input::LogChanged(why)),
                 Some(Control::CacheBytes(bytes)) => {
                     self.cache_bytes = bytes;
                     None
                 }
-                Some(Control::Stop) | None => Some(Input::Stop),
+                None => {
+                    self.stopping = true;
+                    Some(Input::Stop)
+                }
             },
             _ = tick.tick() => Some(Input::Tick { cache_bytes: self.cache_bytes }),
             fetched = fetch(&self.doer, &self.shared, &mut self.reader, self.place), if wants => match fetched {

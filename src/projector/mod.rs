@@ -27,7 +27,7 @@ pub use self::effects::Doer;
 pub use self::redo::redo;
 
 use self::driver::{Control, Driver, Shared};
-use crate::log::{Assignment, FetchLimits, Log, Membership};
+use crate::log::{Assignment, FetchLimits, Handover, Log, Membership};
 use crate::pure::event::Rules;
 use crate::pure::partition::{Partition, Remembered, Setup, ShareLimit, State, Streams, View};
 use crate::pure::place::{PartitionId, Partitioner};
@@ -156,10 +156,12 @@ pub async fn run_with_spans(
 
 /// One assigned partition's task.
 struct Slot {
-    control: mpsc::Sender<Control>,
+    /// None: it was told to stop.
+    control: Option<mpsc::Sender<Control>>,
     /// Assigned again while it was stopping.
     again: bool,
-    stopping: bool,
+    /// The group waits with the partition's next owner until this one let go.
+    handover: Option<Handover>,
 }
 
 struct Assignments {
@@ -213,19 +215,20 @@ impl Assignments {
                 info!(partitions = ?numbers(&partitions), "assigned");
                 for partition in partitions {
                     match self.slots.get_mut(&partition) {
-                        Some(slot) if slot.stopping => slot.again = true,
+                        Some(slot) if slot.control.is_none() => slot.again = true,
                         Some(_) => {}
                         None => self.start(partition),
                     }
                 }
             }
-            Assignment::Revoked(partitions) => {
+            Assignment::Revoked(partitions, handover) => {
                 info!(partitions = ?numbers(&partitions), "revoked");
                 for partition in partitions {
+                    let is_driven = self.tasks.values().any(|driven| *driven == partition);
                     if let Some(slot) = self.slots.get_mut(&partition) {
-                        slot.stopping = true;
+                        slot.control = None;
                         slot.again = false;
-                        let _ = slot.control.try_send(Control::Stop);
+                        slot.handover = is_driven.then(|| handover.clone());
                     }
                 }
             }
@@ -241,7 +244,9 @@ impl Assignments {
 
     fn tell_all(&self, message: impl Fn() -> Control) {
         for slot in self.slots.values() {
-            let _ = slot.control.try_send(message());
+            if let Some(control) = &slot.control {
+                let _ = control.try_send(message());
+            }
         }
     }
 
@@ -252,9 +257,9 @@ impl Assignments {
         self.slots.insert(
             partition,
             Slot {
-                control,
+                control: Some(control),
                 again: false,
-                stopping: false,
+                handover: None,
             },
         );
         let driver = Driver::new(doer, self.shared.clone(), machine, self.cache_bytes());
@@ -285,7 +290,10 @@ impl Assignments {
     }
 
     /// A panic is a broken invariant: the partition stays held until a restart, the neighbours go on.
-    fn panicked(&self, partition: PartitionId, detail: &str) {
+    fn panicked(&mut self, partition: PartitionId, detail: &str) {
+        if let Some(slot) = self.slots.get_mut(&partition) {
+            slot.handover = None;
+        }
         error!(%partition, detail, "held: the partition's task panicked; restart khala, and report this");
         let called = Called::Panicked;
         self.shared.metrics.held(partition, Some(called.name()));
@@ -304,9 +312,8 @@ impl Assignments {
 
     async fn stop_all(&mut self) {
         for slot in self.slots.values_mut() {
-            slot.stopping = true;
+            slot.control = None;
             slot.again = false;
-            let _ = slot.control.send(Control::Stop).await;
         }
         let all = async { while self.drivers.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {

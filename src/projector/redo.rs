@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::board::StatusBoard;
-use super::driver::{Control, Driver, Shared};
+use super::driver::{Driver, Shared};
 use super::{CONTROL_QUEUE, FETCH_WAIT, ProjectorSettings, group, machine_of};
 use crate::log::{FetchLimits, Log};
 use crate::pure::partition::{Remembered, State};
@@ -71,7 +71,7 @@ pub async fn redo(
         }
         tokio::time::sleep(LOOK_EVERY).await;
     };
-    let _ = control.send(Control::Stop).await;
+    drop(control);
     while let Some(ended) = driving.join_next().await {
         ended.context("the partition's task")?;
     }

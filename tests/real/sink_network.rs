@@ -53,6 +53,23 @@ fn a_slow_store_is_caught_up_with_in_large_batches() {
 }
 
 #[test]
+fn a_batch_under_way_is_committed_before_its_partition_is_given_to_another() {
+    let (mut world, proxy) = behind_a_proxy("handed-on");
+    let one = world.khala("one");
+    proxy.delay(Duration::from_millis(40)); // of 16 KiB: a batch is under way for a second
+    world.produce(5_000);
+    world.cluster.store = world.redis.url(); // the other one's line is not slow
+    let two = world.khala_unready("two");
+    eventually_true("the other one takes its share", seconds(60), || {
+        world.produce(1_000);
+        !two.recoveries().is_empty()
+    });
+    assert_exact(&world, Allow::default()); // no dead letter was written twice
+    proxy.delay(Duration::ZERO);
+    assert_eq!((one.term(), two.term()), (Some(0), Some(0)));
+}
+
+#[test]
 fn a_store_that_refuses_to_write_costs_time_and_nothing_else() {
     let mut world = World::new("refusing", 4, 40_000, Keeps::AppendOnly);
     let khala = world.khala("one");

@@ -1,7 +1,9 @@
 //! What librdkafka tells from its own threads: logs, errors, rebalances. It is noted or sent on; nothing is decided.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -12,8 +14,11 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::statistics::Reports;
-use crate::log::Assignment;
+use crate::log::{Assignment, Handover};
 use crate::pure::place::PartitionId;
+
+/// How long the group waits for batches under way in partitions that are given up.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
 
 fn log_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
     match level {
@@ -134,12 +139,28 @@ impl MemberContext {
         // The queue is longer than a rebalance has messages; a receiver that is gone needs none.
         let _ = self.changes.blocking_send(change);
     }
+
+    /// Waits until all that was begun is committed, unless others may have the partitions already. Heartbeats go on
+    /// meanwhile, and `max.poll.interval.ms` is far longer.
+    fn give_up(&self, partitions: Vec<PartitionId>, are_lost: bool) {
+        let (handover, dropped) = Handover::new();
+        self.send(Assignment::Revoked(partitions, handover));
+        if are_lost {
+            return;
+        }
+        if dropped.recv_timeout(HANDOVER_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            warn!(
+                seconds = HANDOVER_PATIENCE.as_secs(),
+                "batches were not committed before their partitions were given up; whoever has them now redoes them"
+            );
+        }
+    }
 }
 
 impl ConsumerContext for MemberContext {
-    fn pre_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(partitions) = rebalance {
-            self.send(Assignment::Revoked(numbers(partitions)));
+            self.give_up(numbers(partitions), consumer.assignment_lost());
         }
     }
 

@@ -95,8 +95,9 @@ impl Membership for KafkaMembership {
 
     async fn leave(mut self: Box<Self>) {
         self.stop.store(true, Ordering::Release);
-        // Nobody listens any more: the callback must not wait for room.
+        // Nobody listens any more: the callback must not wait for room, nor for a handover that nobody will take.
         self.changes.close();
+        while self.changes.try_recv().is_ok() {}
         if let Some(thread) = self.thread.take() {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
