@@ -21,6 +21,7 @@ pub mod snapshot;
 mod standing;
 mod survey;
 mod verdict;
+mod vouch;
 mod wishes;
 
 pub use self::audit::{AuditRequest, Forecast, ForecastPartition, Stretch, audit, forecast};

@@ -10,9 +10,8 @@ use super::site::{Lease, RepairError, Site, now, read_through};
 use super::snapshot::{self, Restored, Source};
 use super::survey::last_record_of;
 use crate::log::Bounds;
-use crate::pure::batch::{Batch, Stored};
-use crate::pure::checkpoint::{Checkpoint, Digest, Mark};
-use crate::pure::document::Document;
+use crate::pure::batch::Batch;
+use crate::pure::checkpoint::{Checkpoint, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::event::Rules;
 use crate::pure::intent::{Intent, Target};
@@ -32,6 +31,8 @@ const MARKS_MAX: usize = 1_000;
 /// How tokens begin: see `new_token`.
 const PARKED: &str = "parked-";
 const WHOLE: &str = "whole-";
+/// And goes on, once documents go on from snapshots.
+const ONTO: &str = "onto-";
 
 /// How far a rewind is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -207,7 +208,20 @@ impl<'a> Work<'a> {
         let made = made_since(&*site.store, site.partition, parked).await?;
         let is_target = |mark: &Mark| Target::of(&mark.checkpoint) == self.target;
         let kind = if made.iter().any(is_target) { PARKED } else { WHOLE };
-        Ok(format!("{kind}{:016x}", rand::random::<u64>()))
+        let onto = if self.is_onto_snapshots() { ONTO } else { "" };
+        Ok(format!("{kind}{onto}{:016x}", rand::random::<u64>()))
+    }
+
+    /// From the next write on the token says that documents go on from snapshots, to whoever finishes this.
+    pub(super) fn goes_onto_snapshots(&mut self) {
+        if !self.is_onto_snapshots() {
+            self.token = self.token.replacen('-', &format!("-{ONTO}"), 1);
+        }
+    }
+
+    /// Whether documents were put back that go on from snapshots.
+    pub(super) fn is_onto_snapshots(&self) -> bool {
+        self.token.contains(ONTO)
     }
 
     /// Puts back parked entities, and all whose last offset is at or past the target.
@@ -310,11 +324,7 @@ impl<'a> Work<'a> {
         let token = self.token.clone();
         let from = if was_cut { self.target.next } else { self.current.next };
         let mut checkpoint = self.target.checkpoint(&self.current);
-        // Of the log's first offset nothing is known but that: if it was cut, documents lie below it.
-        let is_first = self.target.last_record.is_none() && self.bounds.first > NextOffset::START;
-        if !self.left.is_empty() || is_first || self.is_counted_in(checkpoint.digest).await? {
-            checkpoint.digest = self.current.digest;
-        }
+        checkpoint.digest = self.digest().await?;
         checkpoint.intent = Intent::Rewound { from, token }.to_string();
         checkpoint.written_at_ms = now().ms();
         let mut batch = Batch::new(Some(self.current.identity()), checkpoint);
@@ -327,39 +337,6 @@ impl<'a> Work<'a> {
             left: self.left.into_iter().collect(),
             disturbed: Vec::new(),
         })
-    }
-
-    /// Whether the digest counts what the documents are, and the mark's does not: a mark that was made while documents
-    /// lay past it counts them as they were. Else the mark's is right, and what was put back had been altered.
-    async fn is_counted_in(&mut self, of_mark: Digest) -> Result<bool, RepairError> {
-        if self.current.digest == of_mark {
-            return Ok(false);
-        }
-        let (site, mut sum) = (self.site, Digest::default());
-        for kind in Kind::ALL {
-            let mut from = NextOffset::START;
-            loop {
-                self.lease.keep().await?;
-                let found = site.store.indexed(site.partition, kind, from, CHUNK_ENTITIES).await?;
-                let Some((_, last)) = found.last() else { break };
-                from = last.next();
-                let entities: Vec<Entity> = found.into_iter().map(|(entity, _)| entity).collect();
-                let peeked = site.store.peek(site.partition, &entities).await?;
-                if peeked.checkpoint.as_ref().map(Checkpoint::identity) != Some(self.current.identity()) {
-                    return Err(refused(site, peeked.checkpoint).into());
-                }
-                for (entity, (stored, _)) in entities.iter().zip(peeked.entities) {
-                    let Stored::Document { json, state } = stored else {
-                        return Ok(false); // nobody can tell
-                    };
-                    let Ok((_, hash)) = Document::parse(entity, site.partition, &json, state.as_deref()) else {
-                        return Ok(false);
-                    };
-                    sum = sum.moved(0, hash);
-                }
-            }
-        }
-        Ok(sum == self.current.digest)
     }
 
     /// Whether the log lost what was applied: what it has now past the target was never seen.

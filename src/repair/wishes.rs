@@ -95,6 +95,7 @@ impl Work<'_> {
                 self.left.insert(wish.entity);
                 continue;
             };
+            self.goes_onto_snapshots();
             all.to_fold.push(Wish {
                 onto: document,
                 from: included.next().max(self.bounds.first),
