@@ -45,12 +45,12 @@ impl State {
         }
     }
 
-    fn append_document(&mut self, record: NewRecord) {
+    fn append_document(&mut self, record: NewRecord) -> Offset {
+        let offset = self.bounds(Role::Documents).end.0;
         let is_marker = record.key.as_ref().is_some_and(|key| key.starts_with(b"marker/"));
         if self.weak == Weak::MarkerEarly && !is_marker && self.half() {
-            return;
+            return Offset(offset);
         }
-        let offset = self.bounds(Role::Documents).end.0;
         self.documents.push(Rec {
             partition: 0,
             offset,
@@ -59,6 +59,7 @@ impl State {
             value: record.value,
             headers: record.headers,
         });
+        Offset(offset)
     }
 
     fn append_letter(&mut self, record: NewRecord) {
@@ -125,16 +126,15 @@ impl Log for SimLog {
             let mut state = self.0.lock();
             let fails = state.hit(Call::LogAway);
             let is_there = !fails || record.key.as_ref().is_some_and(|key| key.len().is_multiple_of(2));
-            match role {
-                _ if !is_there => {}
+            let at = match role {
+                _ if !is_there => Offset(0),
                 Role::Documents => state.append_document(record),
-                Role::DeadLetters | Role::Events => state.append_letter(record),
-            }
-            results.push(if fails {
-                Err(log_away())
-            } else {
-                Ok((PARTITION, Offset(0)))
-            });
+                Role::DeadLetters | Role::Events => {
+                    state.append_letter(record);
+                    Offset(0)
+                }
+            };
+            results.push(if fails { Err(log_away()) } else { Ok((PARTITION, at)) });
         }
         results
     }

@@ -22,6 +22,7 @@ mod snapshot;
 mod store;
 mod weak;
 mod world;
+mod writers;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -7,6 +7,7 @@ mod file;
 mod level;
 mod restore;
 mod source;
+mod tail;
 mod write;
 
 pub use self::file::write_file;

@@ -12,7 +12,8 @@ use super::super::rewind::refused;
 use super::super::site::{Lease, RepairError, Site, now};
 use super::super::survey::last_record_of;
 use super::clear::{CLEARING, begin_at};
-use super::source::{Found, Pieces, Source, newest_marker};
+use super::source::{Found, Pieces, Source};
+use super::tail::newest;
 use crate::log::Bounds;
 use crate::pure::batch::Batch;
 use crate::pure::checkpoint::Checkpoint;
@@ -62,7 +63,7 @@ pub async fn restore(
         of.partitions == topic.partitions && (of.topic_id == topic.id || topic.id.is_empty() || of.topic_id.is_empty())
     };
     let begun = is_begun(site).await?;
-    let Some(marker) = newest_marker(&*site.log, site.partition, source, fits).await? else {
+    let Some(marker) = newest(&*site.log, site.partition, source, fits).await?.marker else {
         return nothing(site, begun);
     };
     let last = last_record_of(
@@ -220,7 +221,8 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Writes the snapshot's documents, the newest of each entity.
+    /// Writes the snapshot's documents, of each entity the one that is furthest on: a writer that was late wrote an
+    /// older one behind it.
     async fn documents(&mut self, source: &Source, told: &mut (dyn FnMut(u64) + Send)) -> Result<(), RepairError> {
         let mut pieces = Pieces::open(&*self.site.log, self.site.partition, source).await?;
         let mut chunk: BTreeMap<Entity, Piece> = BTreeMap::new();
@@ -228,28 +230,46 @@ impl<'a> Work<'a> {
         while let Some(found) = pieces.next().await? {
             for found in found {
                 match found {
-                    Found::Marker(marker) => passed |= marker == self.marker,
+                    Found::Marker(marker) if marker == self.marker => {
+                        self.put(std::mem::take(&mut chunk), passed).await?; // to be compared with what comes behind
+                        passed = true;
+                    }
+                    Found::Marker(_) => {}
                     // Of another epoch: before our marker it is of a log that was cut; behind it, somebody has begun anew.
                     Found::Piece(piece) if piece.epoch == self.marker.epoch || passed => {
                         if piece.epoch != self.marker.epoch && chunk.contains_key(&piece.entity) {
-                            self.put(std::mem::take(&mut chunk)).await?; // to be compared with what our epoch has
+                            self.put(std::mem::take(&mut chunk), passed).await?; // with what our epoch has
                         }
-                        chunk.insert(piece.entity.clone(), piece);
+                        if !chunk
+                            .get(&piece.entity)
+                            .is_some_and(|there| self.is_older(&piece, there))
+                        {
+                            chunk.insert(piece.entity.clone(), piece);
+                        }
                     }
                     Found::Piece(_) => {}
                 }
             }
             if chunk.len() >= CHUNK {
-                self.put(std::mem::take(&mut chunk)).await?;
+                self.put(std::mem::take(&mut chunk), passed).await?;
                 told(self.documents);
             }
         }
-        self.put(chunk).await?;
+        self.put(chunk, passed).await?;
         told(self.documents);
         Ok(())
     }
 
-    async fn put(&mut self, chunk: BTreeMap<Entity, Piece>) -> Result<(), RepairError> {
+    fn is_older(&self, piece: &Piece, than: &Piece) -> bool {
+        let place = |piece: &Piece| {
+            let read = Document::parse(&piece.entity, self.site.partition, &piece.json, piece.state.as_deref());
+            read.ok().and_then(|(document, _)| document.offset())
+        };
+        place(piece) < place(than)
+    }
+
+    /// Writes documents; `is_behind`: they come behind the marker.
+    async fn put(&mut self, chunk: BTreeMap<Entity, Piece>, is_behind: bool) -> Result<(), RepairError> {
         let partition = self.site.partition;
         let entities: Vec<Entity> = chunk.keys().cloned().collect();
         let stored = self.read(&entities).await?;
@@ -262,15 +282,16 @@ impl<'a> Work<'a> {
                 continue;
             };
             let Some(offset) = document.offset() else { continue };
-            let is_there = before.as_ref().is_some_and(|(there, _)| there.offset() == Some(offset));
+            let there = before.as_ref().and_then(|(there, _)| there.offset());
+            let is_there = there >= Some(offset);
             let is_ahead = !self.marker.next().is_past(offset);
             if is_ahead {
                 let updated_at = document.updated_at().map_or_else(String::new, |at| at.to_string());
                 self.ahead.insert(entity.clone(), Ahead { offset, updated_at });
-            } else if piece.epoch != self.marker.epoch && !is_there {
+            } else if (piece.epoch != self.marker.epoch && there != Some(offset)) || (is_behind && !is_there) {
                 self.park(&mut batch, &entity, Offset(offset.0 + 1)); // it may be behind the marker
             }
-            if before.as_ref().is_some_and(|(there, _)| there.offset() >= Some(offset)) {
+            if is_there {
                 continue;
             }
             let (seq, counted) = before.map_or((0, 0), |(there, hash)| (there.seq(), hash));

@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use super::super::reading::Steady;
 use super::super::site::{RepairError, Site};
 use super::super::survey::last_record_of;
+use super::tail::newest;
 use crate::log::{FetchLimits, Log, LogError, Role};
 use crate::pure::document::Document;
 use crate::pure::entity::Entity;
@@ -28,8 +29,6 @@ const FETCH: FetchLimits = FetchLimits {
 const QUIET_MAX: u32 = 30;
 /// Lines of a file taken at once.
 const LINES: usize = 1000;
-/// A marker is the last record of each round: it is looked for here first.
-const TAIL: u64 = 2000;
 
 /// Where a snapshot is.
 #[derive(Clone, Debug)]
@@ -97,7 +96,8 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    async fn topic(
+    /// Records of the topic from `next` to before `end`.
+    pub(super) async fn topic(
         log: &'a dyn Log,
         partition: PartitionId,
         next: NextOffset,
@@ -130,7 +130,8 @@ impl<'a> Pieces<'a> {
                         continue;
                     };
                     *next = read_to;
-                    let found = records.iter().filter_map(|record| {
+                    let asked = records.iter().filter(|record| end.is_past(record.offset));
+                    let found = asked.filter_map(|record| {
                         let marker = Marker::of(&record).map(Found::Marker);
                         marker.or_else(|| Piece::of(&record).map(Found::Piece))
                     });
@@ -193,39 +194,6 @@ pub(super) fn file_error(path: &Path, error: &std::io::Error) -> RepairError {
     LogError::Refused(format!("{}: {error}", path.display())).into()
 }
 
-/// The newest marker that is in the tail of the topic; of the whole topic if there is none.
-pub(super) async fn newest_marker(
-    log: &dyn Log,
-    partition: PartitionId,
-    source: &Source,
-    mut fits: impl FnMut(&Marker) -> bool,
-) -> Result<Option<Marker>, RepairError> {
-    let mut tries = vec![Pieces::open(log, partition, source).await?];
-    if let Source::Topic = source {
-        let bounds = log.bounds_of(Role::Documents, partition).await?;
-        let from = NextOffset(bounds.end.0.saturating_sub(TAIL)).max(bounds.first);
-        if from > bounds.first {
-            tries.push(Pieces::topic(log, partition, from, bounds.end).await?);
-        }
-    }
-    while let Some(mut pieces) = tries.pop() {
-        let mut newest = None;
-        while let Some(found) = pieces.next().await? {
-            for found in found {
-                if let Found::Marker(marker) = found
-                    && fits(&marker)
-                {
-                    newest = Some(marker);
-                }
-            }
-        }
-        if newest.is_some() {
-            return Ok(newest);
-        }
-    }
-    Ok(None)
-}
-
 /// All documents as of here are in the topic, whichever namespace wrote them; the log's start if none are.
 ///
 /// # Errors
@@ -233,8 +201,8 @@ pub(super) async fn newest_marker(
 pub async fn written_up_to(log: &dyn Log, partition: PartitionId) -> Result<NextOffset, RepairError> {
     let topic = log.topic().await?;
     let fits = |marker: &Marker| marker.checkpoint.topic_id == topic.id;
-    let newest = newest_marker(log, partition, &Source::Topic, fits).await?;
-    Ok(newest.map_or(NextOffset::START, |marker| marker.next()))
+    let newest = newest(log, partition, &Source::Topic, fits).await?;
+    Ok(newest.marker.map_or(NextOffset::START, |marker| marker.next()))
 }
 
 /// Snapshots of some entities as they were at `until`, as far as there are any and this log vouches for them: it has all
@@ -250,7 +218,7 @@ pub async fn lookup(
     let (log, partition) = (&*site.log, site.partition);
     let topic = site.log.topic().await?;
     let fits = |marker: &Marker| marker.checkpoint.topic_id == topic.id;
-    let Some(newest) = newest_marker(log, partition, &Source::Topic, fits).await? else {
+    let Some(newest) = newest(log, partition, &Source::Topic, fits).await?.marker else {
         return Ok(BTreeMap::new());
     };
     let bounds = log.bounds(partition).await?;
@@ -265,7 +233,15 @@ pub async fn lookup(
             match one {
                 Found::Piece(piece) if piece.epoch == newest.epoch && entities.contains(&piece.entity) => {
                     let parsed = Document::parse(&piece.entity, partition, &piece.json, piece.state.as_deref());
-                    read.insert(piece.entity, parsed.ok().map(|(document, _)| document));
+                    let document = parsed.ok().map(|(document, _)| document);
+                    let place = |document: &Option<Document>| document.as_ref().and_then(Document::offset);
+                    // One that is older came from a writer that was late.
+                    if read
+                        .get(&piece.entity)
+                        .is_none_or(|there| place(there) <= place(&document))
+                    {
+                        read.insert(piece.entity, document);
+                    }
                 }
                 Found::Marker(marker) if marker.epoch == newest.epoch && marker.next() >= bounds.first => {
                     let aside: BTreeSet<&Entity> = marker.aside.iter().map(|(entity, _)| entity).collect();

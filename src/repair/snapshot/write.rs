@@ -1,13 +1,15 @@
 //! Writes snapshots, off the hot path: the store's index tells what has changed, `peek` reads it.
 //! In: a partition that somebody projects. Out: documents in the topic, then a marker.
-//! Invariant: a marker is appended only after the log has every document that changed since the marker before it.
+//! Invariant: a marker is appended only after the log has every document that changed since the marker before it, and
+//! what others wrote meanwhile is written once more before it: see `tail`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::site::{RepairError, now};
 use super::super::survey::last_record_of;
-use super::source::{Source, newest_marker};
+use super::source::Source;
+use super::tail::{Others, Tail, newest};
 use crate::log::{Log, NewRecord, Role};
 use crate::pure::batch::Stored;
 use crate::pure::checkpoint::{Checkpoint, Mark};
@@ -25,6 +27,8 @@ pub(super) const CHUNK: usize = 500;
 const NAMES: usize = 10_000;
 /// Another namespace whose marker is younger than this has the topic.
 const OTHERS_MS: i64 = 600_000;
+/// How often it begins again because somebody else writes too.
+const AGAIN_MAX: usize = 4;
 /// Marks of the history that are looked at.
 const MARKS: usize = 1_000;
 
@@ -86,65 +90,58 @@ impl Snapshots {
     /// # Errors
     /// Log or store do not answer; the next round begins where this one did.
     pub async fn round(&mut self) -> Result<Round, RepairError> {
+        for _ in 0..AGAIN_MAX {
+            if let Some(round) = self.attempt().await? {
+                return Ok(round);
+            }
+        }
+        Ok(Round::Nothing)
+    }
+
+    /// One round; `None`: somebody else finished one meanwhile.
+    async fn attempt(&mut self) -> Result<Option<Round>, RepairError> {
         let marks = self.store.history(self.partition, MARKS).await?; // before all else: see `still_stands`
         let Some(checkpoint) = self.settled().await? else {
-            return Ok(Round::Nothing);
+            return Ok(Some(Round::Nothing));
         };
-        // A server and `khala snapshot` may write at once. Going on in one epoch, each adds to what the other wrote; two
-        // that began anew at once have overwritten each other's documents, and so all are written once more.
-        let newest = self.newest().await?;
-        let torn = matches!((&self.marker, &newest), (Some(ours), Some(newest)) if ours.epoch != newest.epoch);
-        self.marker = newest;
+        let tail = Tail::open(&*self.log, self.partition).await?;
+        let found = newest(&*self.log, self.partition, &Source::Topic, |_| true).await?;
+        // Going on in one epoch, each writer adds to what the other wrote; two that began anew at once have overwritten
+        // each other's documents, and so all are written once more.
+        let torn = matches!((&self.marker, &found.marker), (Some(ours), Some(newest)) if ours.epoch != newest.epoch);
+        self.marker = found.marker;
         if let Some(marker) = &self.marker {
             let age_ms = now().ms() - marker.checkpoint.written_at_ms;
             if marker.namespace != self.namespace && age_ms < OTHERS_MS {
-                return Ok(Round::Others(marker.namespace.clone()));
+                return Ok(Some(Round::Others(marker.namespace.clone())));
             }
         }
-        let before = self.marker.as_ref().map(|marker| marker.epoch.clone());
         let (epoch, from, aside) = match &self.marker {
             Some(marker) if !torn && self.goes_on(marker, &checkpoint).await? => {
-                let stands = checkpoint.next == marker.next() && self.some_are_healed(marker).await?;
+                let stands = checkpoint.next == marker.next();
+                let stands = stands && (!found.behind.is_empty() || self.some_are_healed(marker).await?);
                 if checkpoint.next <= marker.next() && !stands {
-                    return Ok(Round::Nothing); // or being redone
+                    return Ok(Some(Round::Nothing)); // or being redone
                 }
                 (marker.epoch.clone(), marker.next(), marker.aside.clone())
             }
             _ => (format!("{:016x}", rand::random::<u64>()), NextOffset::START, Vec::new()),
         };
-        let mut pass = Pass {
-            snapshots: self,
-            epoch,
-            take: Take::All,
-            next: checkpoint.next,
-            stands: true,
-            documents: 0,
-            unreadable: Vec::new(),
-        };
+        let mut pass = Pass::new(self, epoch, Take::All, checkpoint.next, Some(tail));
         pass.changed(from).await?;
-        let again: Vec<Entity> = aside.into_iter().map(|(entity, _)| entity).collect();
-        for chunk in again.chunks(CHUNK) {
-            pass.write(chunk).await?;
-        }
-        let (documents, stands, epoch, mut aside) = (pass.documents, pass.stands, pass.epoch, pass.unreadable);
-        aside.extend(self.store.parked(self.partition).await?);
-        if self.newest().await?.map(|marker| marker.epoch) != before {
-            return Ok(Round::Nothing); // somebody else began anew meanwhile
-        }
-        if !stands || !self.still_stands(&marks, checkpoint.next).await? {
-            return Ok(Round::Nothing); // documents went back meanwhile
-        }
-        let next = checkpoint.next;
-        let marker = Marker {
-            namespace: self.namespace.clone(),
-            epoch,
-            checkpoint,
-            aside,
+        let mut again = found.behind;
+        again.extend(aside.into_iter().map(|(entity, _)| entity));
+        pass.write_all(again).await?;
+        let Some((documents, marker)) = pass.mark(&marks, checkpoint).await? else {
+            return Ok(None);
         };
-        append(&*self.log, self.partition, vec![marker.parts()]).await?;
+        let Some(marker) = marker else {
+            return Ok(Some(Round::Nothing));
+        };
+        let next = marker.next();
         self.terminals = self.terminals.max(next);
         self.marker = Some(marker);
-        Ok(Round::Written { documents, next })
+        Ok(Some(Round::Written { documents, next }))
     }
 
     /// Writes the terminal documents among those that changed since the last look, without a marker.
@@ -159,15 +156,7 @@ impl Snapshots {
             return Ok(0);
         }
         let from = self.terminals.max(marker.next());
-        let mut pass = Pass {
-            snapshots: self,
-            epoch: marker.epoch,
-            take: Take::Terminal,
-            next: checkpoint.next,
-            stands: true,
-            documents: 0,
-            unreadable: Vec::new(),
-        };
+        let mut pass = Pass::new(self, marker.epoch, Take::Terminal, checkpoint.next, None);
         pass.changed(from).await?;
         let documents = pass.documents;
         self.terminals = checkpoint.next;
@@ -182,10 +171,6 @@ impl Snapshots {
         let parked = self.store.parked(self.partition).await?;
         let waits = |entity| parked.iter().any(|(parked, _)| parked == entity);
         Ok(marker.aside.iter().any(|(entity, _)| !waits(entity)))
-    }
-
-    async fn newest(&self) -> Result<Option<Marker>, RepairError> {
-        newest_marker(&*self.log, self.partition, &Source::Topic, |_| true).await
     }
 
     /// The checkpoint, unless documents may be between two states.
@@ -242,10 +227,25 @@ struct Pass<'a> {
     stands: bool,
     documents: u64,
     /// Documents that cannot be read: as of their last place at best.
-    unreadable: Vec<(Entity, Offset)>,
+    unreadable: BTreeMap<Entity, Offset>,
+    /// `None`: no marker comes of it.
+    tail: Option<Tail>,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    fn new(snapshots: &'a Snapshots, epoch: String, take: Take, next: NextOffset, tail: Option<Tail>) -> Self {
+        Self {
+            snapshots,
+            epoch,
+            take,
+            next,
+            stands: true,
+            documents: 0,
+            unreadable: BTreeMap::new(),
+            tail,
+        }
+    }
+
     /// Writes all that changed since `from`.
     async fn changed(&mut self, from: NextOffset) -> Result<(), RepairError> {
         let (store, partition) = (Arc::clone(&self.snapshots.store), self.snapshots.partition);
@@ -270,16 +270,66 @@ impl Pass<'_> {
                     break;
                 }
             }
-            let moved: Vec<Entity> = moved.into_iter().collect();
-            for chunk in moved.chunks(CHUNK) {
-                self.write(chunk).await?;
-            }
+            self.write_all(moved).await?;
         }
         Ok(())
     }
 
+    async fn write_all(&mut self, entities: BTreeSet<Entity>) -> Result<(), RepairError> {
+        let entities: Vec<Entity> = entities.into_iter().collect();
+        for chunk in entities.chunks(CHUNK) {
+            self.write(chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// The marker, and how many documents were written. `None`: somebody else wrote one meanwhile. No marker: documents
+    /// went back.
+    async fn mark(
+        mut self,
+        marks: &[Mark],
+        checkpoint: Checkpoint,
+    ) -> Result<Option<(u64, Option<Marker>)>, RepairError> {
+        let snapshots = self.snapshots;
+        let mut written = None;
+        for _ in 0..AGAIN_MAX {
+            let others = self.others().await?;
+            if others.marker {
+                return Ok(None);
+            }
+            if others.entities.is_empty()
+                && let Some(marker) = written
+            {
+                return Ok(Some((self.documents, Some(marker))));
+            }
+            self.write_all(others.entities).await?;
+            let mut aside: Vec<_> = self.unreadable.clone().into_iter().collect();
+            aside.extend(snapshots.store.parked(snapshots.partition).await?);
+            if !self.stands || !snapshots.still_stands(marks, checkpoint.next).await? {
+                return Ok(Some((self.documents, None)));
+            }
+            let marker = Marker {
+                namespace: snapshots.namespace.clone(),
+                epoch: self.epoch.clone(),
+                checkpoint: checkpoint.clone(),
+                aside,
+            };
+            self.append(vec![marker.parts()]).await?;
+            written = Some(marker); // if nobody wrote in between
+        }
+        Ok(None)
+    }
+
+    async fn others(&mut self) -> Result<Others, RepairError> {
+        let snapshots = self.snapshots;
+        match &mut self.tail {
+            Some(tail) => tail.others(&*snapshots.log, snapshots.partition).await,
+            None => Ok(Others::default()),
+        }
+    }
+
     async fn write(&mut self, entities: &[Entity]) -> Result<(), RepairError> {
-        let (log, partition) = (&self.snapshots.log, self.snapshots.partition);
+        let partition = self.snapshots.partition;
         let peeked = self.snapshots.store.peek(partition, entities).await?;
         let stands = |checkpoint: &Checkpoint| checkpoint.next >= self.next && is_settled(checkpoint);
         if !peeked.checkpoint.as_ref().is_some_and(stands) {
@@ -292,11 +342,11 @@ impl Pass<'_> {
                 continue; // the topic keeps what it was
             }
             let Stored::Document { json, state } = stored else {
-                self.unreadable.push((entity.clone(), indexed.unwrap_or(Offset(0))));
+                self.unreadable.insert(entity.clone(), indexed.unwrap_or(Offset(0)));
                 continue;
             };
             let Ok((document, _)) = Document::parse(entity, partition, &json, state.as_deref()) else {
-                self.unreadable.push((entity.clone(), indexed.unwrap_or(Offset(0))));
+                self.unreadable.insert(entity.clone(), indexed.unwrap_or(Offset(0)));
                 continue;
             };
             if self.take == Take::Terminal && !document.is_terminal() {
@@ -311,21 +361,24 @@ impl Pass<'_> {
             records.push(piece.parts(&self.snapshots.namespace));
         }
         self.documents += records.len() as u64;
-        append(&**log, partition, records).await
+        self.append(records).await
     }
-}
 
-async fn append(log: &dyn Log, partition: PartitionId, parts: Vec<Parts>) -> Result<(), RepairError> {
-    let record = |(key, value, headers): Parts| NewRecord {
-        partition: Some(partition),
-        key: Some(key.into_bytes()),
-        value: Some(value),
-        headers,
-        timestamp_ms: None,
-    };
-    let records = parts.into_iter().map(record).collect();
-    for result in log.append(Role::Documents, records).await {
-        result?;
+    async fn append(&mut self, parts: Vec<Parts>) -> Result<(), RepairError> {
+        let record = |(key, value, headers): Parts| NewRecord {
+            partition: Some(self.snapshots.partition),
+            key: Some(key.into_bytes()),
+            value: Some(value),
+            headers,
+            timestamp_ms: None,
+        };
+        let records = parts.into_iter().map(record).collect();
+        for result in self.snapshots.log.append(Role::Documents, records).await {
+            let (_, at) = result?;
+            if let Some(tail) = &mut self.tail {
+                tail.wrote(at);
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
