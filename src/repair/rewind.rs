@@ -255,7 +255,7 @@ impl<'a> Work<'a> {
         if found.as_ref().map(Checkpoint::identity) != Some(self.current.identity()) {
             return Err(refused(site, found).into());
         }
-        Ok(ahead.iter().all(|entity| self.left.contains(entity)))
+        Ok(ahead.iter().all(|(entity, _)| self.left.contains(entity)))
     }
 
     /// One pass over the log for some entities, then their documents as they were.

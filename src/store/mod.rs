@@ -42,6 +42,9 @@ pub struct Opened {
     pub parked: Vec<(Entity, Offset)>,
 }
 
+/// A checkpoint, and entities with their last offsets at the same instant.
+pub type Ahead = (Option<Checkpoint>, Vec<(Entity, Offset)>);
+
 /// What the store holds of some entities, read at one instant.
 #[derive(Clone, Debug)]
 pub struct Peeked {
@@ -252,13 +255,8 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(Entity, Offset)>, StoreError>;
 
-    /// Some of those entities, at most `limit` of each kind, with the checkpoint of the same instant.
-    async fn ahead(
-        &self,
-        partition: PartitionId,
-        from: NextOffset,
-        limit: usize,
-    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError>;
+    /// The same of all kinds, at most `limit` of each, with the checkpoint of the same instant.
+    async fn ahead(&self, partition: PartitionId, from: NextOffset, limit: usize) -> Result<Ahead, StoreError>;
 
     /// Number of documents whose last event lies below `offset`.
     async fn count_below(&self, partition: PartitionId, offset: NextOffset) -> Result<u64, StoreError>;

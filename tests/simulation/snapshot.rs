@@ -88,6 +88,7 @@ fn a_round_beside_a_lost_and_restored_store_claims_nothing_that_it_did_not_write
     let (before, restored) = (part(&entity, 1, "before"), part(&entity, 1, "restored"));
     let mut rewinding = part(&entity, 0, "before");
     (rewinding.documents, rewinding.index) = Default::default();
+    let older = rewinding.clone(); // it fails over to an old copy, and back
     let mut redone = before.clone(); // a rewind leaves a mark where it went to
     redone.marks.push(Mark {
         id: "rewound".to_owned(),
@@ -98,7 +99,8 @@ fn a_round_beside_a_lost_and_restored_store_claims_nothing_that_it_did_not_write
     let mut given_up = 0;
     for lost in 0..POLLS {
         for back in lost + 1..=POLLS {
-            for (meanwhile, then) in [(&Part::default(), &restored), (&rewinding, &redone)] {
+            let stores = [(&Part::default(), &restored), (&rewinding, &redone), (&older, &before)];
+            for (meanwhile, then) in stores {
                 let (done, appended) = round(&before, meanwhile, then, (lost, back));
                 let wrote = appended.iter().any(|(key, _)| key == entity.subject());
                 match done {

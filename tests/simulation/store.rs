@@ -8,7 +8,8 @@ use khala::pure::checkpoint::{Checkpoint, Identity, Mark};
 use khala::pure::entity::{Entity, Kind};
 use khala::pure::place::{NextOffset, Offset, PartitionId};
 use khala::store::{
-    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry, Told,
+    Ahead, Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored,
+    StreamEntry, Told,
 };
 
 use super::part::Part;
@@ -125,14 +126,9 @@ impl Store for SimStore {
         self.0.call(|part, _| Ok(part.indexed(kind, from, limit))).await
     }
 
-    async fn ahead(
-        &self,
-        _: PartitionId,
-        from: NextOffset,
-        limit: usize,
-    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError> {
+    async fn ahead(&self, _: PartitionId, from: NextOffset, limit: usize) -> Result<Ahead, StoreError> {
         let ahead = |part: &mut Part, _| {
-            let of = |kind| part.indexed(kind, from, limit).into_iter().map(|(entity, _)| entity);
+            let of = |kind| part.indexed(kind, from, limit);
             let entities = Kind::ALL.into_iter().flat_map(of).collect();
             Ok((part.checkpoint.clone(), entities))
         };

@@ -12,7 +12,8 @@ use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::store::{
-    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry, Told,
+    Ahead, Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored,
+    StreamEntry, Told,
 };
 use crate::telemetry::StoreMemory;
 
@@ -118,12 +119,7 @@ impl Store for Valve {
         self.inner.indexed(partition, kind, from, limit).await
     }
 
-    async fn ahead(
-        &self,
-        partition: PartitionId,
-        from: NextOffset,
-        limit: usize,
-    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError> {
+    async fn ahead(&self, partition: PartitionId, from: NextOffset, limit: usize) -> Result<Ahead, StoreError> {
         self.inner.ahead(partition, from, limit).await
     }
 

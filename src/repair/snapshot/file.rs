@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncWriteExt, BufWriter};
 
 use super::super::site::RepairError;
+use super::pass::CHUNK;
 use super::source::{Line, file_error, hex};
-use super::write::CHUNK;
 use crate::pure::batch::Stored;
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::entity::{Entity, Kind};

@@ -5,6 +5,7 @@
 mod clear;
 mod file;
 mod level;
+mod pass;
 mod restore;
 mod source;
 mod tail;

@@ -3,32 +3,24 @@
 //! Invariant: a marker is appended only after the log has every document that changed since the marker before it, and
 //! what others wrote meanwhile is written once more before it: see `tail`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::site::{RepairError, now};
 use super::super::survey::last_record_of;
+use super::pass::{Pass, Take, is_settled};
 use super::source::Source;
-use super::tail::{Others, Tail, newest};
-use crate::log::{Log, NewRecord, Role};
-use crate::pure::batch::Stored;
+use super::tail::{Tail, newest};
+use crate::log::Log;
 use crate::pure::checkpoint::{Checkpoint, Mark};
-use crate::pure::document::Document;
-use crate::pure::entity::{Entity, Kind};
-use crate::pure::intent::Intent;
-use crate::pure::place::{NextOffset, Offset, PartitionId};
+use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::recovery::LastRecord;
-use crate::pure::snapshot::{Marker, Parts, Piece};
+use crate::pure::snapshot::Marker;
 use crate::store::Store;
 
-/// Documents read and written at once.
-pub(super) const CHUNK: usize = 500;
-/// Names read at once.
-const NAMES: usize = 10_000;
 /// Another namespace whose marker is younger than this has the topic.
 const OTHERS_MS: i64 = 600_000;
 /// How often it begins again because somebody else writes too.
-const AGAIN_MAX: usize = 4;
+pub(super) const AGAIN_MAX: usize = 4;
 /// Marks of the history that are looked at.
 const MARKS: usize = 1_000;
 
@@ -48,19 +40,12 @@ pub enum Round {
     },
 }
 
-/// Which documents a round takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Take {
-    All,
-    Terminal,
-}
-
 /// Writes the snapshots of one partition.
 pub struct Snapshots {
-    log: Arc<dyn Log>,
-    store: Arc<dyn Store>,
-    namespace: String,
-    partition: PartitionId,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) namespace: String,
+    pub(super) partition: PartitionId,
     /// The marker written or found last.
     marker: Option<Marker>,
     /// Up to where terminal documents were looked for.
@@ -184,7 +169,7 @@ impl Snapshots {
 
     /// Whether no document went back since the history had these marks. Where the checkpoint is does not tell: a rewind
     /// or a restore may have come and gone. But one leaves a lower mark, and the other begins a new history.
-    async fn still_stands(&self, marks: &[Mark], next: NextOffset) -> Result<bool, RepairError> {
+    pub(super) async fn still_stands(&self, marks: &[Mark], next: NextOffset) -> Result<bool, RepairError> {
         if self.settled().await?.is_none_or(|still| still.next < next) {
             return Ok(false);
         }
@@ -209,176 +194,5 @@ impl Snapshots {
         let bounds = self.log.bounds(self.partition).await?;
         let last = last_record_of(&*self.log, self.partition, theirs, (bounds.first, bounds.end)).await?;
         Ok(theirs.next <= bounds.end && last != LastRecord::Differs)
-    }
-}
-
-fn is_settled(checkpoint: &Checkpoint) -> bool {
-    matches!(Intent::parse(&checkpoint.intent), Ok(intent) if !intent.as_ref().is_some_and(Intent::is_under_way))
-}
-
-/// One pass over what has changed.
-struct Pass<'a> {
-    snapshots: &'a Snapshots,
-    epoch: String,
-    take: Take,
-    /// Up to where what has changed is written.
-    next: NextOffset,
-    /// Whether the store was never seen below that, nor between two states.
-    stands: bool,
-    documents: u64,
-    /// Documents that cannot be read: as of their last place at best.
-    unreadable: BTreeMap<Entity, Offset>,
-    /// `None`: no marker comes of it.
-    tail: Option<Tail>,
-}
-
-impl<'a> Pass<'a> {
-    fn new(snapshots: &'a Snapshots, epoch: String, take: Take, next: NextOffset, tail: Option<Tail>) -> Self {
-        Self {
-            snapshots,
-            epoch,
-            take,
-            next,
-            stands: true,
-            documents: 0,
-            unreadable: BTreeMap::new(),
-            tail,
-        }
-    }
-
-    /// Writes all that changed since `from`.
-    async fn changed(&mut self, from: NextOffset) -> Result<(), RepairError> {
-        let (store, partition) = (Arc::clone(&self.snapshots.store), self.snapshots.partition);
-        for kind in Kind::ALL {
-            let mut at = from;
-            while at < self.next {
-                let page = store.indexed(partition, kind, at, CHUNK).await?;
-                let Some((_, last)) = page.last() else { break };
-                at = last.next();
-                let entities: Vec<Entity> = page.into_iter().map(|(entity, _)| entity).collect();
-                self.write(&entities).await?;
-            }
-            // What changed again meanwhile has moved up. Names are read faster than they move.
-            let mut moved = BTreeSet::new();
-            loop {
-                let page = store.indexed(partition, kind, at, NAMES).await?;
-                let Some((_, last)) = page.last() else { break };
-                at = last.next();
-                let whole = page.len() < NAMES;
-                moved.extend(page.into_iter().map(|(entity, _)| entity));
-                if whole {
-                    break;
-                }
-            }
-            self.write_all(moved).await?;
-        }
-        Ok(())
-    }
-
-    async fn write_all(&mut self, entities: BTreeSet<Entity>) -> Result<(), RepairError> {
-        let entities: Vec<Entity> = entities.into_iter().collect();
-        for chunk in entities.chunks(CHUNK) {
-            self.write(chunk).await?;
-        }
-        Ok(())
-    }
-
-    /// The marker, and how many documents were written. `None`: somebody else wrote one meanwhile. No marker: documents
-    /// went back.
-    async fn mark(
-        mut self,
-        marks: &[Mark],
-        checkpoint: Checkpoint,
-    ) -> Result<Option<(u64, Option<Marker>)>, RepairError> {
-        let snapshots = self.snapshots;
-        let mut written = None;
-        for _ in 0..AGAIN_MAX {
-            let others = self.others().await?;
-            if others.marker {
-                return Ok(None);
-            }
-            if others.entities.is_empty()
-                && let Some(marker) = written
-            {
-                return Ok(Some((self.documents, Some(marker))));
-            }
-            self.write_all(others.entities).await?;
-            let mut aside: Vec<_> = self.unreadable.clone().into_iter().collect();
-            aside.extend(snapshots.store.parked(snapshots.partition).await?);
-            if !self.stands || !snapshots.still_stands(marks, checkpoint.next).await? {
-                return Ok(Some((self.documents, None)));
-            }
-            let marker = Marker {
-                namespace: snapshots.namespace.clone(),
-                epoch: self.epoch.clone(),
-                checkpoint: checkpoint.clone(),
-                aside,
-            };
-            self.append(vec![marker.parts()]).await?;
-            written = Some(marker); // if nobody wrote in between
-        }
-        Ok(None)
-    }
-
-    async fn others(&mut self) -> Result<Others, RepairError> {
-        let snapshots = self.snapshots;
-        match &mut self.tail {
-            Some(tail) => tail.others(&*snapshots.log, snapshots.partition).await,
-            None => Ok(Others::default()),
-        }
-    }
-
-    async fn write(&mut self, entities: &[Entity]) -> Result<(), RepairError> {
-        let partition = self.snapshots.partition;
-        let peeked = self.snapshots.store.peek(partition, entities).await?;
-        let stands = |checkpoint: &Checkpoint| checkpoint.next >= self.next && is_settled(checkpoint);
-        if !peeked.checkpoint.as_ref().is_some_and(stands) {
-            self.stands = false;
-            return Ok(()); // older than what the topic may have under a marker already
-        }
-        let mut records = Vec::with_capacity(entities.len());
-        for (entity, (stored, indexed)) in entities.iter().zip(peeked.entities) {
-            if stored == Stored::Expired {
-                continue; // the topic keeps what it was
-            }
-            let Stored::Document { json, state } = stored else {
-                self.unreadable.insert(entity.clone(), indexed.unwrap_or(Offset(0)));
-                continue;
-            };
-            let Ok((document, _)) = Document::parse(entity, partition, &json, state.as_deref()) else {
-                self.unreadable.insert(entity.clone(), indexed.unwrap_or(Offset(0)));
-                continue;
-            };
-            if self.take == Take::Terminal && !document.is_terminal() {
-                continue;
-            }
-            let piece = Piece {
-                entity: entity.clone(),
-                epoch: self.epoch.clone(),
-                json,
-                state,
-            };
-            records.push(piece.parts(&self.snapshots.namespace));
-        }
-        self.documents += records.len() as u64;
-        self.append(records).await
-    }
-
-    async fn append(&mut self, parts: Vec<Parts>) -> Result<(), RepairError> {
-        let record = |(key, value, headers): Parts| NewRecord {
-            partition: Some(self.snapshots.partition),
-            key: Some(key.into_bytes()),
-            value: Some(value),
-            headers,
-            timestamp_ms: None,
-        };
-        let records = parts.into_iter().map(record).collect();
-        for result in self.snapshots.log.append(Role::Documents, records).await {
-            let (_, at) = result?;
-            if let Some(tail) = &mut self.tail {
-                tail.wrote(at);
-            }
-        }
-        Ok(())
     }
 }

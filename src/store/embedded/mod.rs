@@ -28,7 +28,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::{
-    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry, Told,
+    Ahead, Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored,
+    StreamEntry, Told,
 };
 use crate::disk::{Disk, DiskError};
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
@@ -292,12 +293,7 @@ impl Store for EmbeddedStore {
         self.read(partition, move |view| view.indexed(kind, from, limit)).await
     }
 
-    async fn ahead(
-        &self,
-        partition: PartitionId,
-        from: NextOffset,
-        limit: usize,
-    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError> {
+    async fn ahead(&self, partition: PartitionId, from: NextOffset, limit: usize) -> Result<Ahead, StoreError> {
         self.read(partition, move |view| view.ahead(from, limit)).await
     }
 

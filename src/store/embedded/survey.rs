@@ -5,10 +5,9 @@ use fjall::Readable;
 use super::keys;
 use super::namespaces::Purge;
 use super::read::View;
-use crate::pure::checkpoint::Checkpoint;
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
-use crate::store::{Peeked, StoreError};
+use crate::store::{Ahead, Peeked, StoreError};
 
 impl View {
     /// Entities by ascending last offset, from `from` on.
@@ -30,15 +29,10 @@ impl View {
     }
 
     /// Entities whose last offset is `from` or past it, and the checkpoint.
-    pub(super) fn ahead(
-        &self,
-        from: NextOffset,
-        limit: usize,
-    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError> {
+    pub(super) fn ahead(&self, from: NextOffset, limit: usize) -> Result<Ahead, StoreError> {
         let mut ahead = Vec::new();
         for kind in Kind::ALL {
-            let found = self.indexed(kind, from, limit)?.into_iter();
-            ahead.extend(found.map(|(entity, _)| entity));
+            ahead.extend(self.indexed(kind, from, limit)?);
         }
         Ok((self.checkpoint()?, ahead))
     }

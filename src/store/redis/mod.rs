@@ -35,7 +35,8 @@ use self::keys::Keys;
 use self::reply::Reply;
 use self::script::Call;
 use super::{
-    Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored, StreamEntry, Told,
+    Ahead, Batch, Expiring, Heal, Healed, ListQuery, Note, Opened, Owner, Peeked, Store, StoreError, Stored,
+    StreamEntry, Told,
 };
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
@@ -258,12 +259,7 @@ impl Store for RedisStore {
         survey::indexed(&self.connections, partition, &index, (kind, from), limit).await
     }
 
-    async fn ahead(
-        &self,
-        partition: PartitionId,
-        from: NextOffset,
-        limit: usize,
-    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError> {
+    async fn ahead(&self, partition: PartitionId, from: NextOffset, limit: usize) -> Result<Ahead, StoreError> {
         let keys = self.keys(partition);
         let mut call = Call::ahead();
         for key in [keys.checkpoint(), keys.index(Kind::Run), keys.index(Kind::Worker)] {

@@ -3,10 +3,11 @@
 use redis::Value;
 
 use super::keys::Keys;
+use super::read::scored;
 use crate::pure::checkpoint::{Checkpoint, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{Offset, PartitionId};
-use crate::store::{Peeked, StoreError, Stored};
+use crate::store::{Ahead, Peeked, StoreError, Stored};
 
 /// A script's answer, its refusals taken out.
 pub(super) enum Reply {
@@ -98,18 +99,14 @@ impl Reply {
     }
 
     /// The checkpoint, and entities of both kinds.
-    pub(super) fn ahead(
-        self,
-        partition: PartitionId,
-        keys: &Keys,
-    ) -> Result<(Option<Checkpoint>, Vec<Entity>), StoreError> {
+    pub(super) fn ahead(self, partition: PartitionId, keys: &Keys) -> Result<Ahead, StoreError> {
         let values = self.values();
         let [fields, runs, workers] = values.as_slice() else {
             return Err(corrupt(partition, "a script's answer", format!("{values:?}")));
         };
-        let of = |kind, ids| {
-            let ids: &[Value] = list(ids);
-            ids.iter().filter_map(move |id| Entity::new(kind, text(id)?))
+        let of = |kind, members: &Value| {
+            let entity = move |(id, offset): (String, Offset)| Some((Entity::new(kind, &id)?, offset));
+            scored(members).into_iter().filter_map(entity)
         };
         let entities = of(Kind::Run, runs).chain(of(Kind::Worker, workers)).collect();
         Ok((checkpoint(partition, &keys.checkpoint(), list(fields))?, entities))
