@@ -52,8 +52,10 @@ pub use self::status::{CheckpointRow, PartitionRow, StatusReport, Totals};
 use crate::config::Settings;
 use crate::log::{Log, LogError};
 use crate::projector::StatusBoard;
+use crate::pure::checkpoint::Checkpoint;
 use crate::pure::entity::Entity;
 use crate::pure::place::PartitionId;
+use crate::pure::recovery;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::messaging::Messaging;
@@ -77,6 +79,14 @@ pub enum AccessError {
     /// A person must act.
     #[error("{0}")]
     Failed(String),
+}
+
+impl AccessError {
+    /// Documents of another projection version are not changed.
+    fn other_version(partition: PartitionId, checkpoint: &Checkpoint) -> Self {
+        let words = recovery::other_version(checkpoint.projection_version);
+        Self::BadRequest(format!("partition {partition}: {words}"))
+    }
 }
 
 /// Log or store are set up in a way that cannot be gone on with: a person must change it.

@@ -191,6 +191,9 @@ impl Access {
                 }
                 continue;
             };
+            if !checkpoint.is_ours() {
+                return Err(AccessError::other_version(partition, &checkpoint));
+            }
             let marks = self.store.history(partition, MARKS_MAX).await?;
             let choice = Choice {
                 log: &*self.log,
@@ -362,8 +365,13 @@ fn now() -> Time {
     Time::from_ms(now_ms()).unwrap_or(Time::EPOCH)
 }
 
-/// Another operator's lease is the caller's to know.
+/// Another operator's lease is the caller's to know, and that the documents are of another version.
 pub(super) fn busy(error: StoreError) -> AccessError {
+    if let StoreError::Refused { partition, found } = &error
+        && let Some(found) = found.as_ref().as_ref().filter(|found| !found.is_ours())
+    {
+        return AccessError::other_version(*partition, found);
+    }
     match error {
         StoreError::NotOwner { partition, owner } => AccessError::BadRequest(format!(
             "partition {partition}: {} is at work on it; nothing was changed; wait until it is done",

@@ -128,6 +128,11 @@ impl Checkpoint {
         }
     }
 
+    /// Whether its documents are of the version that is made here.
+    pub fn is_ours(&self) -> bool {
+        self.projection_version == PROJECTION_VERSION
+    }
+
     /// What a compare-and-set compares.
     pub fn identity(&self) -> Identity {
         Identity {

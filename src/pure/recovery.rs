@@ -225,6 +225,14 @@ fn differ(ours: &str, theirs: &str) -> bool {
     !ours.is_empty() && !theirs.is_empty() && ours != theirs
 }
 
+/// What a person must know who meets documents of another version.
+pub fn other_version(version: u32) -> String {
+    format!(
+        "the documents are of projection version {version}, this khala makes version {PROJECTION_VERSION}; \
+         serve a new --namespace with this version, or run the version that made them"
+    )
+}
+
 /// What a person must know about a step that is more than reading on: what, where, what next.
 pub fn explain(found: &Survey, step: Step, called: Called) -> String {
     let at = found
@@ -232,14 +240,13 @@ pub fn explain(found: &Survey, step: Step, called: Called) -> String {
         .as_ref()
         .map_or(NextOffset::START, |checkpoint| checkpoint.next);
     match (called, step) {
-        (Called::ProjectionVersionChanged, _) => format!(
-            "the documents are of projection version {}, this khala makes version {PROJECTION_VERSION}; \
-             serve a new --namespace with this version, or run the version that made them",
-            found
+        (Called::ProjectionVersionChanged, _) => {
+            let version = found
                 .checkpoint
                 .as_ref()
-                .map_or(0, |checkpoint| checkpoint.projection_version)
-        ),
+                .map(|checkpoint| checkpoint.projection_version);
+            other_version(version.unwrap_or(0))
+        }
         (Called::PartitionsChanged, _) => format!(
             "the topic has {} partitions, the namespace was made with {}: keys have moved; \
              publish to a topic with the old number, or serve a new --namespace",

@@ -140,6 +140,13 @@ impl Piece {
     }
 }
 
+/// Whose document it is, of another projection version: under its key there may have been one of ours, which
+/// compaction has taken.
+pub fn of_other_version(record: &Record<'_>) -> Option<Entity> {
+    let entity = Entity::parse(std::str::from_utf8(record.key?).ok()?)?;
+    Piece::of(record).is_none().then_some(entity)
+}
+
 fn headers(namespace: &str, epoch: &str) -> Vec<(String, Option<Vec<u8>>)> {
     let version = PROJECTION_VERSION.to_string();
     [(NAMESPACE, namespace), (VERSION, &version), (EPOCH, epoch)]
@@ -180,7 +187,13 @@ mod tests {
             state: Some(vec![0, 255]),
         };
         let batch = record(piece.clone().parts("ns"));
-        assert_eq!(Piece::of(&batch.get(0)), Some(piece));
+        assert_eq!(Piece::of(&batch.get(0)), Some(piece.clone()));
         assert_eq!(Marker::of(&batch.get(0)), None);
+        assert_eq!(of_other_version(&batch.get(0)), None);
+        let (key, json, mut headers) = piece.clone().parts("ns");
+        headers[1].1 = Some((PROJECTION_VERSION + 1).to_string().into_bytes());
+        let batch = record((key, json, headers));
+        assert_eq!(Piece::of(&batch.get(0)), None);
+        assert_eq!(of_other_version(&batch.get(0)), Some(piece.entity));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::ground::{Ground, Pace, read_log};
 use super::site::RepairError;
-use super::standing::check_intent;
+use super::standing::{check_intent, check_version};
 use super::verdict::{Verdict, is_cut, judge};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::document::{Document, Unreadable};
@@ -75,6 +75,7 @@ pub async fn examine(
     let peeked = ground.store.peek(partition, entities).await?;
     if let Some(checkpoint) = &peeked.checkpoint {
         check_intent(partition, checkpoint)?; // one that was begun since may not have come to these yet
+        check_version(partition, checkpoint)?;
     }
     let within = peeked.checkpoint.as_ref().filter(|_| partition.0 < rules.partitions);
     let end = within.map_or(NextOffset::START, |checkpoint| checkpoint.next);

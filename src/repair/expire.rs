@@ -76,7 +76,7 @@ impl Expiry {
             return Ok(Expired::default());
         };
         let intent = Intent::parse(&checkpoint.intent);
-        if intent.map_or(true, |intent| intent.as_ref().is_some_and(Intent::is_under_way)) {
+        if !checkpoint.is_ours() || intent.map_or(true, |intent| intent.as_ref().is_some_and(Intent::is_under_way)) {
             return Ok(Expired::default());
         }
         if checkpoint.next < self.seen {

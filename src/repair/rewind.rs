@@ -111,7 +111,7 @@ impl<'a> Work<'a> {
     async fn begin(site: &'a Site, to: Option<&Checkpoint>) -> Result<Option<Self>, RepairError> {
         let topic = site.log.topic().await?;
         let renewed = site.store.renew(site.partition, &site.owner, site.lease).await?;
-        let current = renewed.ok_or_else(|| refused(site, None))?;
+        let current = site.ours(renewed.ok_or_else(|| refused(site, None))?)?;
         let intent = Intent::parse(&current.intent).map_err(|error| unknown(site, &error.to_string()))?;
         let (begun, target, token) = match (intent, to) {
             (Some(Intent::Rewind { mark, token }), _) => (true, *mark, token),
@@ -184,7 +184,8 @@ impl<'a> Work<'a> {
         }
         for mark in site.store.history(site.partition, MARKS_MAX).await? {
             let mark = mark.checkpoint;
-            let lower = mark.next < self.target.next && mark.next <= self.bounds.end;
+            let ours = mark.projection_version == self.current.projection_version;
+            let lower = ours && mark.next < self.target.next && mark.next <= self.bounds.end;
             if lower && last_record_of(&*site.log, site.partition, &mark, bounds).await? == LastRecord::Matches {
                 self.target = Target::of(&mark);
                 self.token = self.new_token().await?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::reading::Steady;
 use crate::log::{FetchLimits, Log, LogError, Role};
+use crate::pure::checkpoint::Checkpoint;
 use crate::pure::entity::Entity;
 use crate::pure::event::Rules;
 use crate::pure::place::{NextOffset, PartitionId};
@@ -36,6 +37,22 @@ pub struct Site {
     pub lease: Duration,
     /// What a legal event is; the number of partitions is the topic's.
     pub rules: Rules,
+}
+
+impl Site {
+    /// The checkpoint, if its documents are of the version that is made here: none are mixed with those of another.
+    ///
+    /// # Errors
+    /// `Refused`: they are not.
+    pub(super) fn ours(&self, found: Checkpoint) -> Result<Checkpoint, StoreError> {
+        if found.is_ours() {
+            return Ok(found);
+        }
+        Err(StoreError::Refused {
+            partition: self.partition,
+            found: Box::new(Some(found)),
+        })
+    }
 }
 
 /// Variants differ in what the caller does.

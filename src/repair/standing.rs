@@ -3,11 +3,11 @@
 use super::ground::Ground;
 use super::site::RepairError;
 use super::survey::last_record_of;
-use crate::pure::checkpoint::{Checkpoint, PROJECTION_VERSION};
+use crate::pure::checkpoint::Checkpoint;
 use crate::pure::drift::Reason;
 use crate::pure::intent::Intent;
 use crate::pure::place::{NextOffset, PartitionId};
-use crate::pure::recovery::LastRecord;
+use crate::pure::recovery::{LastRecord, other_version};
 
 /// Where a partition stands.
 pub(super) enum Standing {
@@ -54,11 +54,8 @@ pub(super) async fn standing(ground: &Ground, partition: PartitionId) -> Result<
     check_intent(partition, &checkpoint)?;
     let bounds = log.bounds(partition).await?;
     let last = last_record_of(log, partition, &checkpoint, (bounds.first, bounds.end)).await?;
-    let (reason, detail) = if checkpoint.projection_version != PROJECTION_VERSION {
-        let detail = format!(
-            "documents of version {}, this khala makes version {PROJECTION_VERSION}",
-            checkpoint.projection_version
-        );
+    let (reason, detail) = if !checkpoint.is_ours() {
+        let detail = other_version(checkpoint.projection_version);
         (Reason::ProjectionVersionChanged, detail)
     } else if checkpoint.next > bounds.end || last == LastRecord::Differs {
         let detail = format!("the log ends at {}, or was cut and grew again", bounds.end);
@@ -99,7 +96,17 @@ pub(super) async fn within(
         return Ok(None);
     };
     check_intent(partition, &checkpoint)?;
+    check_version(partition, &checkpoint)?;
     Ok(Some((ground.log.bounds(partition).await?.first, checkpoint)))
+}
+
+/// Whether documents are of the version that is made here: another one's are not to be compared, still less written.
+pub(super) fn check_version(partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), RepairError> {
+    if checkpoint.is_ours() {
+        return Ok(());
+    }
+    let words = other_version(checkpoint.projection_version);
+    Err(RepairError::Refused(format!("partition {partition}: {words}")))
 }
 
 /// Whether documents are no state between two now.

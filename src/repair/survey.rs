@@ -24,13 +24,18 @@ pub async fn compare(log: &dyn Log, partition: PartitionId, opened: Opened) -> R
         .checkpoint
         .as_ref()
         .is_some_and(|checkpoint| checkpoint.next > bounds.end);
+    let version = opened
+        .checkpoint
+        .as_ref()
+        .map(|checkpoint| checkpoint.projection_version);
+    let is_of_same_version = |mark: &&Checkpoint| Some(mark.projection_version) == version;
     let mut good_mark = None;
     if ahead || last_record == LastRecord::Differs {
         for mark in opened
             .marks
             .iter()
             .map(|mark| &mark.checkpoint)
-            .filter(|mark| mark.next <= bounds.end)
+            .filter(|mark| mark.next <= bounds.end && is_of_same_version(mark))
             .take(MARKS_COMPARED_MAX)
         {
             if last_record_of(log, partition, mark, (bounds.first, bounds.end)).await? == LastRecord::Matches {

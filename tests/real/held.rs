@@ -109,6 +109,25 @@ fn documents_of_another_version_are_not_mixed() {
     );
     assert!(counted > 0.0);
     assert_eq!(khala.term(), Some(0));
+    operators_of_another_version_change_nothing(&world, &before);
+}
+
+fn operators_of_another_version_change_nothing(world: &World, before: &BTreeMap<String, Vec<u8>>) {
+    let document = before.keys().find_map(|key| key.split_once("}:run_summary:"));
+    let run_id = document.expect("a document of a run").1;
+    for (command, says) in [
+        (&["replay", "--from", "earliest"][..], "projection version 999"),
+        (&["replay", "--from", "last-good"], "projection version 999"),
+        (&["replay", "run", run_id], "projection version 999"),
+        (&["audit", "--repair"], "projection_version_changed"),
+        (&["restore"], "has documents"),
+    ] {
+        let output = run(&world.cluster, command, "");
+        let text = format!("{output:?}");
+        let refuses = output.status.code() != Some(0) && text.contains(says);
+        assert!(refuses, "{command:?}: {text}");
+        assert!(contents(world) == *before, "{command:?}: {text}");
+    }
 }
 
 #[test]

@@ -26,8 +26,10 @@ pub(super) enum Take {
     Terminal,
 }
 
+/// Whether these are documents of ours, and none between two states.
 pub(super) fn is_settled(checkpoint: &Checkpoint) -> bool {
-    matches!(Intent::parse(&checkpoint.intent), Ok(intent) if !intent.as_ref().is_some_and(Intent::is_under_way))
+    checkpoint.is_ours()
+        && matches!(Intent::parse(&checkpoint.intent), Ok(intent) if !intent.as_ref().is_some_and(Intent::is_under_way))
 }
 
 /// One pass over what has changed.

@@ -6,7 +6,7 @@
 //! twice. While it is, `accepted` counts the events in the documents, `duplicates` all events of the log. A document that
 //! is lost meanwhile is never made from what comes later: all begins again, with nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::rewind::refused;
 use super::super::site::{Lease, RepairError, Site, now};
@@ -100,7 +100,8 @@ pub async fn restore(
 /// # Errors
 /// The store does not answer.
 pub async fn is_begun(site: &Site) -> Result<bool, RepairError> {
-    let checkpoint = site.store.checkpoint(site.partition).await?;
+    let found = site.store.checkpoint(site.partition).await?;
+    let checkpoint = found.map(|found| site.ours(found)).transpose()?;
     let intent = checkpoint.map(|checkpoint| Intent::parse(&checkpoint.intent));
     Ok(matches!(intent, Some(Ok(Some(Intent::Restore { .. })))))
 }
@@ -177,6 +178,7 @@ impl<'a> Work<'a> {
             work.clear(None).await?;
             return Ok(work);
         };
+        let found = site.ours(found)?;
         match Intent::parse(&found.intent) {
             Ok(Some(Intent::Restore { token })) if token.starts_with(kind) => {
                 (work.token, work.current) = (token, found.clone());
@@ -226,7 +228,7 @@ impl<'a> Work<'a> {
     async fn documents(&mut self, source: &Source, told: &mut (dyn FnMut(u64) + Send)) -> Result<(), RepairError> {
         let mut pieces = Pieces::open(&*self.site.log, self.site.partition, source).await?;
         let mut chunk: BTreeMap<Entity, Piece> = BTreeMap::new();
-        let mut passed = false;
+        let (mut passed, mut others) = (false, BTreeSet::new());
         while let Some(found) = pieces.next().await? {
             for found in found {
                 match found {
@@ -248,6 +250,8 @@ impl<'a> Work<'a> {
                         }
                     }
                     Found::Piece(_) => {}
+                    Found::Other(entity) if passed => _ = others.insert(entity),
+                    Found::Other(_) => {} // ours came again behind it
                 }
             }
             if chunk.len() >= CHUNK {
@@ -257,7 +261,25 @@ impl<'a> Work<'a> {
         }
         self.put(chunk, passed).await?;
         told(self.documents);
+        let others: Vec<Entity> = others.into_iter().collect();
+        for chunk in others.chunks(CHUNK) {
+            self.overwritten(chunk).await?;
+        }
         Ok(())
+    }
+
+    /// Where another version wrote its document over ours, and compaction took ours: nobody has it.
+    async fn overwritten(&mut self, entities: &[Entity]) -> Result<(), RepairError> {
+        let stored = self.read(entities).await?;
+        let mut batch = Batch::new(None, self.current.clone());
+        for (entity, _) in entities.iter().zip(stored).filter(|(_, ours)| ours.is_none()) {
+            self.park(&mut batch, entity, Offset(0));
+        }
+        if batch.parked.is_empty() {
+            return Ok(());
+        }
+        let expected = self.current.clone();
+        self.write(batch, Some(&expected)).await
     }
 
     fn is_older(&self, piece: &Piece, than: &Piece) -> bool {

@@ -18,7 +18,7 @@ use crate::pure::document::Document;
 use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::recovery::LastRecord;
-use crate::pure::snapshot::{Marker, Piece};
+use crate::pure::snapshot::{Marker, Piece, of_other_version};
 
 const FETCH: FetchLimits = FetchLimits {
     records: 1000,
@@ -60,6 +60,8 @@ pub(super) struct Line<'a> {
 pub(super) enum Found {
     Piece(Piece),
     Marker(Marker),
+    /// Of a document of another projection version.
+    Other(Entity),
 }
 
 /// Reads a snapshot of one partition from its beginning.
@@ -133,7 +135,8 @@ impl<'a> Pieces<'a> {
                     let asked = records.iter().filter(|record| end.is_past(record.offset));
                     let found = asked.filter_map(|record| {
                         let marker = Marker::of(&record).map(Found::Marker);
-                        marker.or_else(|| Piece::of(&record).map(Found::Piece))
+                        let piece = marker.or_else(|| Piece::of(&record).map(Found::Piece));
+                        piece.or_else(|| of_other_version(&record).map(Found::Other))
                     });
                     return Ok(Some(found.collect()));
                 }

@@ -36,7 +36,9 @@ impl Newest {
             Found::Piece(piece) if self.marker.is_some() => {
                 self.behind.insert(piece.entity);
             }
-            Found::Marker(_) | Found::Piece(_) => {}
+            // Of another version: compaction takes ours from under it.
+            Found::Other(entity) if self.marker.is_some() => _ = self.behind.insert(entity),
+            Found::Marker(_) | Found::Piece(_) | Found::Other(_) => {}
         }
     }
 }
@@ -112,6 +114,7 @@ impl Tail {
                     match found {
                         Found::Marker(_) => others.marker = true,
                         Found::Piece(piece) => _ = others.entities.insert(piece.entity),
+                        Found::Other(entity) => _ = others.entities.insert(entity),
                     }
                 }
             }
