@@ -78,17 +78,23 @@ pub struct Identity {
     pub digest: Digest,
     /// As in [`Checkpoint`].
     pub intent: String,
+    /// As in [`Checkpoint`]: two versions that have no document yet have the same digest.
+    pub projection_version: u32,
 }
 
 impl Identity {
-    /// The four compared fields as the store holds them: offset, last record, digest, intent.
-    pub fn fields(&self) -> [String; 4] {
+    /// The names of the compared fields.
+    pub const FIELDS: [&str; 5] = ["offset", "last_record", "digest", "intent", "projection_version"];
+
+    /// Their values as the store holds them, in the order of [`Self::FIELDS`].
+    pub fn fields(&self) -> [String; 5] {
         let last = self.last_record.map_or_else(String::new, |last| last.text());
         [
             self.next.to_string(),
             last,
             self.digest.to_string(),
             self.intent.clone(),
+            self.projection_version.to_string(),
         ]
     }
 }
@@ -140,12 +146,13 @@ impl Checkpoint {
             last_record: self.last_record,
             digest: self.digest,
             intent: self.intent.clone(),
+            projection_version: self.projection_version,
         }
     }
 
     /// The values of [`FIELDS`]; `written_at` in RFC 3339.
     pub fn fields(&self) -> [String; 12] {
-        let [offset, last_record, digest, intent] = self.identity().fields();
+        let [offset, last_record, digest, intent, version] = self.identity().fields();
         [
             offset,
             last_record,
@@ -155,7 +162,7 @@ impl Checkpoint {
             self.accepted.to_string(),
             self.duplicates.to_string(),
             self.dead_letters.to_string(),
-            self.projection_version.to_string(),
+            version,
             self.topic_id.clone(),
             self.partitions.to_string(),
             super::time::Time::from_ms(self.written_at_ms).map_or_else(String::new, |time| time.to_string()),

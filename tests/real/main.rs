@@ -63,5 +63,6 @@ mod topic;
 mod topologies;
 mod transactions;
 mod upgrade;
+mod versions;
 mod web;
 mod world;

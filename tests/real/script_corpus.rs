@@ -21,19 +21,10 @@ fn prepare(redis: &Redis, namespace: &str, owner: &Owner, expected: Option<&Iden
     let key = |rest: &str| format!("{{{namespace}:0}}:{rest}");
     let _: String = redis.ask(&["SET", &key("owner"), &owner.0]);
     if let Some(identity) = expected {
-        let [offset, last_record, digest, intent] = identity.fields();
-        let fields = [
-            "offset",
-            &offset,
-            "last_record",
-            &last_record,
-            "digest",
-            &digest,
-            "intent",
-            &intent,
-        ];
         let checkpoint = key("checkpoint");
-        let _: u64 = redis.ask(&[&["HSET", &checkpoint], &fields[..]].concat());
+        for (name, value) in Identity::FIELDS.into_iter().zip(identity.fields()) {
+            let _: u64 = redis.ask(&["HSET", &checkpoint, name, &value]);
+        }
     }
 }
 

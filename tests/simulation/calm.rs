@@ -3,6 +3,7 @@
 use khala::pure::checkpoint::Checkpoint;
 
 use super::plan::{Calls, Event};
+use super::version::Version;
 use super::world::World;
 
 /// Within these all that was published is in the documents.
@@ -19,6 +20,7 @@ impl World {
         while self.sea.lock().arrive(0) {
             self.check()?;
         }
+        self.withdraw()?;
         if self.unaccepted {
             self.settle()?;
             let held = self.projectors[0].is_held();
@@ -48,6 +50,27 @@ impl World {
             Some("log_replaced" | "document_corrupt") if self.any_cut => Ok(()),
             Some(reason) => Err(format!("held: {reason}")),
         }
+    }
+
+    /// Where the other version's process is left beside documents of one, it is held, and then it goes.
+    fn withdraw(&mut self) -> Result<(), String> {
+        let right = self.sea.lock().part.checkpoint.as_ref().map(Version::of);
+        let Some(right) = right.filter(|right| *right != self.projectors[0].version()) else {
+            self.version = self.projectors[0].version();
+            return Ok(());
+        };
+        self.publish(1); // it has to look at the store
+        self.settle()?;
+        let held = self.projectors[0].is_held();
+        if held != Some("projection_version_changed") {
+            return Err(format!("stuck at documents of version {right:?}, and held by {held:?}"));
+        }
+        self.note("the wrong version goes");
+        self.version = right;
+        self.projectors.clear();
+        self.spawn();
+        self.sea.lock().part.owner = None;
+        Ok(())
     }
 
     fn calm_down(&mut self) {

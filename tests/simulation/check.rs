@@ -11,6 +11,7 @@ use super::oracle::Oracle;
 use super::part::Part;
 use super::plan::Event;
 use super::sea::{PARTITION, State};
+use super::version::{Mirrored, Version};
 use super::world::World;
 use crate::reference::Rec;
 
@@ -38,6 +39,9 @@ impl World {
         self.checked = state.changes;
         state.part.blind |= self.is_blind(&state);
         let part = &state.part;
+        if let Some(mixed) = &part.mixed {
+            return Err(mixed.clone());
+        }
         if let Some(foreign) = &self.foreign {
             let theirs = &foreign.theirs;
             let same = part.documents == theirs.documents && part.checkpoint == theirs.checkpoint;
@@ -87,7 +91,7 @@ impl World {
             let allowed = match projector.is_held() {
                 None => true,
                 Some("log_replaced") => self.any_cut || self.former.is_some(),
-                Some("projection_version_changed") => self.any_version,
+                Some("projection_version_changed") => self.any_version || self.two_versions(),
                 Some("document_corrupt") => self.any_cut || self.former.is_some(), // a restore whose snapshot was of a log that is no more
                 Some(_) => false,
             };
@@ -102,12 +106,17 @@ impl World {
     /// Against the fold of a log that begins at `first`.
     fn documents_are_right(&self, state: &State, (oracle, first): (&Oracle, u64)) -> Result<Looked, String> {
         let (part, mut right, mut guessed) = (&state.part, Vec::new(), Vec::new());
+        let version = part.checkpoint.as_ref().map_or(Version::One, Version::of);
         for (entity, (json, beside)) in &part.documents {
             let excused = part.damaged.contains(entity) || part.gone.contains(entity);
             if excused || self.right.get(entity) == Some(json) {
                 continue;
             }
-            let read = Document::parse(entity, PARTITION, json, beside.as_deref());
+            let mut seen = json.clone();
+            if version == Version::Two {
+                seen.as_mut_slice().mirror();
+            }
+            let read = Document::parse(entity, PARTITION, &seen, beside.as_deref());
             let document = read.map_err(|error| format!("{entity} is unreadable: {error}"))?.0;
             let offset = part.index.get(entity).copied().unwrap_or(Offset(0));
             if document.offset() != Some(offset) {

@@ -7,6 +7,7 @@ use khala::pure::record::{RecordBatch, RecordIdentity};
 
 use super::plan::Call;
 use super::sea::{PARTITION, Sea, State, log_away};
+use super::version::Version;
 use super::weak::Weak;
 use crate::reference::Rec;
 
@@ -45,20 +46,21 @@ impl State {
         }
     }
 
-    fn append_document(&mut self, record: NewRecord) -> Offset {
+    fn append_document(&mut self, record: NewRecord, version: Version) -> Offset {
         let offset = self.bounds(Role::Documents).end.0;
         let is_marker = record.key.as_ref().is_some_and(|key| key.starts_with(b"marker/"));
         if self.weak == Weak::MarkerEarly && !is_marker && self.half() {
             return Offset(offset);
         }
-        self.documents.push(Rec {
+        let record = Rec {
             partition: 0,
             offset,
             timestamp_ms: 0,
             key: record.key,
             value: record.value,
             headers: record.headers,
-        });
+        };
+        self.documents.push(version.seen(record));
         Offset(offset)
     }
 
@@ -128,7 +130,7 @@ impl Log for SimLog {
             let is_there = !fails || record.key.as_ref().is_some_and(|key| key.len().is_multiple_of(2));
             let at = match role {
                 _ if !is_there => Offset(0),
-                Role::Documents => state.append_document(record),
+                Role::Documents => state.append_document(record, self.0.version),
                 Role::DeadLetters | Role::Events => {
                     state.append_letter(record);
                     Offset(0)
@@ -178,10 +180,13 @@ impl Reader for SimReader {
         let mut batch = RecordBatch::default();
         let records = if is_events { state.readable() } else { &state.documents };
         let from = records.partition_point(|record| record.offset < self.next);
-        records[from..]
-            .iter()
-            .take(most)
-            .for_each(|record| copy(record, &mut batch));
+        for record in records[from..].iter().take(most) {
+            if is_events || self.sea.version == Version::One {
+                copy(record, &mut batch);
+            } else {
+                copy(&self.sea.version.seen(record.clone()), &mut batch);
+            }
+        }
         self.next = batch.next().map_or(self.next, |next| next.0);
         Ok(batch)
     }

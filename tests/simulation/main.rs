@@ -7,6 +7,7 @@
 #[path = "../reference/mod.rs"]
 mod reference;
 
+mod beside;
 mod calm;
 mod check;
 mod log;
@@ -20,6 +21,7 @@ mod sea;
 mod shrink;
 mod snapshot;
 mod store;
+mod version;
 mod weak;
 mod world;
 mod writers;
@@ -28,7 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use plan::{Call, Event, Plan};
+use plan::{Call, Event, Plan, VERSIONS_FROM};
 use shrink::{Failing, shrink};
 use weak::Weak;
 use world::{History, run};
@@ -168,7 +170,7 @@ fn run_all(seeds: &[u64]) -> Sum {
 
 #[test]
 fn every_history_converges_to_the_log() {
-    let fresh: u64 = rand::random_range(1 << 32..1 << 40);
+    let fresh: u64 = rand::random_range(VERSIONS_FROM..VERSIONS_FROM << 1);
     let count = number("SIMULATE").unwrap_or(FRESH);
     let seeds: Vec<u64> = match number("SEED") {
         Some(seed) => vec![seed],
@@ -176,6 +178,7 @@ fn every_history_converges_to_the_log() {
             .iter()
             .copied()
             .chain(0..FIRST)
+            .chain(VERSIONS_FROM..VERSIONS_FROM + FIRST)
             .chain(fresh..fresh + count)
             .collect(),
     };

@@ -1,22 +1,12 @@
 //! What befalls the world: crashes, rebalances, operators at bad moments, a store that goes back, loses and spoils, a log
 //! that is cut, forgets, or is made anew.
 
-use khala::pure::checkpoint::Checkpoint;
 use khala::pure::entity::Entity;
-use khala::pure::partition::State;
-use khala::pure::place::NextOffset;
-use khala::repair::snapshot::Snapshots;
-use khala::repair::{Expiry, Site};
-use std::sync::Arc;
 
-use super::check::{is_good, named};
-use super::log::SimLog;
-use super::operator;
+use super::check::named;
 use super::oracle::Oracle;
 use super::part::Part;
 use super::plan::Event;
-use super::sea::PARTITION;
-use super::store::SimStore;
 use super::world::{Foreign, World};
 use crate::reference::Rec;
 
@@ -65,6 +55,10 @@ impl World {
                 }
             }
             Event::Rebalance => self.spawn(), // the one before does not know yet
+            Event::Deploy => {
+                self.version = self.version.other();
+                self.spawn();
+            }
             Event::GroupLies => {
                 let end = self.sea.lock().end();
                 let lie = self.luck.below(end + 3);
@@ -113,38 +107,6 @@ impl World {
             Event::Compact => self.compact(),
             _ => false,
         }
-    }
-
-    fn beside(&mut self, event: Event) -> bool {
-        match event {
-            Event::Replay if self.operator.is_none() => self.replay(false),
-            Event::Audit if self.operator.is_none() => {
-                let repairs = self.luck.one_in(2);
-                self.audit(repairs);
-                true
-            }
-            Event::Snapshot if self.keeper.is_none() && self.somebody_runs() => {
-                let fresh = self.luck.one_in(6); // `khala snapshot` beside a server
-                let known = self.snapshots.take().filter(|_| !fresh);
-                let (log, store) = (Arc::new(SimLog(self.sea.clone())), Arc::new(SimStore(self.sea.clone())));
-                let snapshots = known.unwrap_or_else(|| Box::new(Snapshots::new(log, store, "khala", PARTITION)));
-                self.keeper = Some(Box::pin(operator::snapshot(snapshots, self.luck.one_in(4))));
-                true
-            }
-            Event::Expire if self.reaper.is_none() && self.somebody_runs() => {
-                self.next_name += 1;
-                let healer = operator::healer(self.next_name, self.now_ms);
-                let expiry: Expiry = self.expiry.take().unwrap_or_default();
-                self.reaper = Some(Box::pin(operator::expire(self.ground(), expiry, healer)));
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn somebody_runs(&self) -> bool {
-        let mut states = self.projectors.iter().map(|projector| projector.machine.view().state);
-        states.any(|state| state == State::Running)
     }
 
     pub(super) fn time_passes(&mut self) {
@@ -232,7 +194,7 @@ impl World {
         let Some(checkpoint) = theirs.checkpoint.as_mut().filter(|now| now.intent.is_empty()) else {
             return false;
         };
-        checkpoint.projection_version += 1;
+        checkpoint.projection_version += 2; // of nobody who is here
         checkpoint.digest = checkpoint.digest.moved(0, 1);
         theirs.owner = None;
         let ours = std::mem::replace(&mut state.part, theirs.clone());
@@ -344,38 +306,6 @@ impl World {
         kept.reverse();
         state.documents = kept;
         true
-    }
-
-    /// An operator goes back to a mark, at a bad moment.
-    pub(super) fn replay(&mut self, to_the_start: bool) -> bool {
-        let mark = {
-            let state = self.sea.lock();
-            let Some(now) = state.part.checkpoint.clone() else {
-                return false;
-            };
-            let first = NextOffset(state.first);
-            let marks = state.part.marks.iter().map(|mark| mark.checkpoint.clone());
-            let inside = |mark: &Checkpoint| first <= mark.next && mark.next <= now.next;
-            let good: Vec<Checkpoint> = marks
-                .filter(|mark| inside(mark) && is_good(mark, state.readable()))
-                .collect();
-            if good.is_empty() || to_the_start || self.luck.one_in(4) {
-                Checkpoint::first(first, &now.topic_id, now.partitions)
-            } else {
-                self.luck.pick(&good).clone()
-            }
-        };
-        let site: Site = self.site();
-        self.operator = Some(Box::pin(operator::replay(site, mark)));
-        true
-    }
-
-    /// Beside the projectors, now and then with repair.
-    pub(super) fn audit(&mut self, repairs: bool) {
-        self.next_name += 1;
-        let healer = operator::healer(self.next_name, self.now_ms);
-        let ground = self.ground();
-        self.operator = Some(Box::pin(operator::look_through(ground, healer, repairs)));
     }
 
     pub(super) fn oracle_of(&self, topic_id: &str) -> &Oracle {

@@ -37,12 +37,16 @@ pub struct Part {
     pub ever_expired: BTreeSet<Entity>,
     /// It came from a snapshot, which has no event streams.
     pub restored: bool,
+    /// Entities whose documents it had not, or of an earlier place.
+    pub aside: BTreeSet<Entity>,
     /// Documents were put back: those that could not be are further on than the redo.
     pub rewound: bool,
     /// Lost or spoilt documents that an audit put right.
     pub healed: BTreeSet<Entity>,
     /// They are of records that were cut away, and retention took what stood in the last one's place: nothing tells.
     pub blind: bool,
+    /// What one version wrote into documents of another.
+    pub mixed: Option<String>,
 }
 
 impl Part {
@@ -70,6 +74,11 @@ impl Part {
         match (weak, &found, expected) {
             (Weak::NoCompare, ..) => true,
             (Weak::OffsetOnly, Some(found), Some(expected)) => found.next == expected.next,
+            (Weak::NoVersion | Weak::VersionIgnored, Some(found), Some(expected)) => {
+                let mut expected = expected.clone();
+                expected.projection_version = found.projection_version;
+                *found == expected
+            }
             (Weak::NoDigest, Some(found), Some(expected)) => {
                 let mut expected = expected.clone();
                 expected.digest = found.digest;
@@ -124,7 +133,11 @@ impl Part {
         entities: &[Entity],
         weak: Weak,
     ) -> Result<Vec<Stored>, StoreError> {
-        if weak != Weak::LoadUnchecked && !expected.contains(&self.identity()) {
+        let is_there = |expected: &Option<Identity>| match weak {
+            Weak::NoVersion | Weak::VersionIgnored => self.is_as_expected(expected.as_ref(), weak),
+            _ => *expected == self.identity(),
+        };
+        if weak != Weak::LoadUnchecked && !expected.iter().any(is_there) {
             return Err(self.refused());
         }
         Ok(entities.iter().map(|entity| self.stored(entity, weak)).collect())
@@ -173,6 +186,7 @@ impl Part {
         if weak != Weak::NoCompare && self.owner.as_ref() != Some(owner) {
             return Err(self.not_owner());
         }
+        self.stays_of_one_version(&batch.checkpoint);
         if weak != Weak::Torn || !batch.checkpoint.next.0.is_multiple_of(20) {
             self.write_documents(batch);
         }
@@ -196,7 +210,10 @@ impl Part {
         for entity in &batch.unparked {
             self.parked.remove(entity);
         }
-        self.restored |= batch.checkpoint.intent.starts_with("restore ");
+        if batch.checkpoint.intent.starts_with("restore ") {
+            self.restored = true;
+            self.aside.extend(batch.parked.iter().map(|(entity, _)| entity.clone()));
+        }
         self.rewound |= batch.checkpoint.intent.starts_with("rewound ");
         let digest = self.checkpoint.as_ref().map(|before| before.digest);
         self.checkpoint = Some(batch.checkpoint.clone());
@@ -207,6 +224,16 @@ impl Part {
             self.mark(&batch.checkpoint, false);
         }
         Ok(())
+    }
+
+    fn stays_of_one_version(&mut self, becomes: &Checkpoint) {
+        let (now, then) = (self.checkpoint.as_ref(), becomes.projection_version);
+        if let Some(now) = now.filter(|now| now.projection_version != then) {
+            let (of, at) = (now.projection_version, now.next);
+            self.mixed = Some(format!(
+                "documents of version {of}, at {at}: version {then} is mixed in"
+            ));
+        }
     }
 
     pub fn write_documents(&mut self, batch: &Batch) {
@@ -298,6 +325,7 @@ impl Part {
             self.put_right(entry);
         }
         if let Some((_, checkpoint)) = &heal.moves {
+            self.stays_of_one_version(checkpoint);
             self.checkpoint = Some(checkpoint.clone());
         }
         self.owner.take_if(|owner| !owner.is_operator());

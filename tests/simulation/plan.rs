@@ -7,6 +7,8 @@ use super::weak::Weak;
 use crate::reference::messy::dice::Dice;
 
 const STEPS: u64 = 600;
+/// Histories of seeds below have one version at once: they stay what they were.
+pub const VERSIONS_FROM: u64 = 1 << 40;
 
 macro_rules! events {
     ($($event:ident $name:literal $often:literal,)*) => {
@@ -43,6 +45,7 @@ events! {
     GroupLies "group offset lies" 60,
     Clock "clock jumps" 60,
     Refuse "store refuses writes" 100,
+    Deploy "another version deployed" 40,
 }
 
 impl Event {
@@ -123,7 +126,11 @@ impl Plan {
         };
         let mut events = Vec::new();
         for (event, _, often) in EVENTS {
-            let drawn = rate(*often);
+            let drawn = if *event == Event::Deploy {
+                deploys(seed, *often)
+            } else {
+                rate(*often)
+            };
             let rate = match weak.needs(*event) {
                 _ if event.is_life() => *often,
                 Some(often) => often,
@@ -154,5 +161,16 @@ impl Plan {
     /// The kinds of events and calls that are in it.
     pub fn kinds(&self) -> BTreeSet<Event> {
         self.events.iter().map(|(_, event)| *event).collect()
+    }
+}
+
+/// From numbers of its own: all else of a history is the same with it.
+fn deploys(seed: u64, often: u64) -> u64 {
+    let mut dice = Dice::new(seed ^ 3 << 40);
+    let rare = often + dice.below(6 * often);
+    if seed < VERSIONS_FROM || dice.one_in(2) {
+        0
+    } else {
+        rare
     }
 }

@@ -22,6 +22,7 @@ use super::log::SimLog;
 use super::plan::Call;
 use super::sea::{PARTITION, Sea};
 use super::store::SimStore;
+use super::version::Version;
 use super::weak::Weak;
 
 pub type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -121,6 +122,10 @@ impl Projector {
         };
         projector.input(Input::Assigned, now_ms);
         projector
+    }
+
+    pub fn version(&self) -> Version {
+        self.sea.version
     }
 
     pub fn is_held(&self) -> Option<&'static str> {

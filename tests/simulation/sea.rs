@@ -13,6 +13,7 @@ use khala::store::StoreError;
 
 use super::part::Part;
 use super::plan::{Call, Calls};
+use super::version::{Mirrored, Version};
 use super::weak::Weak;
 use crate::reference::Rec;
 use crate::reference::messy::dice::Dice;
@@ -54,13 +55,16 @@ pub struct State {
     pub documents: Vec<Rec>,
 }
 
-/// Shared by log, store and world.
+/// Shared by log, store and world; as a process of some version sees it.
 #[derive(Clone)]
-pub struct Sea(Arc<Mutex<State>>);
+pub struct Sea {
+    state: Arc<Mutex<State>>,
+    pub version: Version,
+}
 
 impl Sea {
     pub fn new(seed: u64, calls: Calls, weak: Weak) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             schedule: Dice::new(seed ^ 1 << 40),
             luck: Dice::new(seed ^ 2 << 40),
             calls,
@@ -78,11 +82,21 @@ impl Sea {
             group: None,
             letters: BTreeSet::new(),
             documents: Vec::new(),
-        })))
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            version: Version::One,
+        }
+    }
+
+    /// As a process of that version sees it.
+    pub fn of(&self, version: Version) -> Self {
+        let state = Arc::clone(&self.state);
+        Self { state, version }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn pause(&self) {
@@ -103,14 +117,17 @@ impl Sea {
     }
 
     /// A call to the store.
-    pub async fn call<T>(&self, work: impl FnOnce(&mut Part, Weak) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub async fn call<T: Mirrored>(
+        &self,
+        work: impl FnOnce(&mut Part, Weak) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         self.pause().await;
         let mut state = self.lock();
         if state.hit(Call::NotSent) {
             return Err(away("not sent"));
         }
         let weak = state.weak;
-        let done = work(&mut state.part, weak);
+        let done = self.version.seen(work(&mut state.part, weak));
         if state.hit(Call::NotAnswered) {
             return Err(away("not answered"));
         }
@@ -118,7 +135,7 @@ impl Sea {
     }
 
     /// A call that changes the store, and may come late.
-    pub async fn change<T>(
+    pub async fn change<T: Mirrored>(
         &self,
         work: impl Fn(&mut Part, Weak) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -143,7 +160,7 @@ impl Sea {
                 state.instants.pop_front();
             }
         }
-        let done = work(&mut state.part, weak);
+        let done = self.version.seen(work(&mut state.part, weak));
         if state.hit(Call::Late) {
             state.late.push(Box::new(move |part| _ = work(part, weak))); // and once more
         }

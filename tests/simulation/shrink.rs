@@ -9,7 +9,8 @@ use super::world::{History, run};
 const RUNS_MAX: u32 = 400;
 
 /// What failures are about. Small histories that fail for another reason are another failure.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 14] = [
+    "is mixed in",
     "panicked",
     "is not the fold",
     "is unreadable",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use khala::pure::checkpoint::{Checkpoint, Identity, Mark};
+use khala::pure::checkpoint::{Checkpoint, Identity, Mark, PROJECTION_VERSION};
 use khala::pure::entity::{Entity, Kind};
 use khala::pure::place::{NextOffset, Offset, PartitionId};
 use khala::store::{
@@ -26,7 +26,8 @@ fn not_simulated<T>() -> Result<T, StoreError> {
 impl SimStore {
     /// The checkpoint first, the documents after it: what must never be.
     async fn commit_first(&self, owner: &Owner, batch: &Batch) -> Result<(), StoreError> {
-        let (owner, whole, mut checkpoint) = (owner.clone(), batch.clone(), batch.clone());
+        let whole = self.0.version.seen(batch.clone());
+        let (owner, mut checkpoint) = (owner.clone(), whole.clone());
         checkpoint.documents.clear();
         self.0
             .change(move |part, weak| part.commit(&owner, &checkpoint, weak))
@@ -47,14 +48,19 @@ impl Store for SimStore {
 
     async fn open(&self, _: PartitionId, owner: &Owner, _lease: Duration) -> Result<Opened, StoreError> {
         let mut group = self.0.lock().group;
-        self.0
+        let mut opened = self
+            .0
             .call(|part, weak| {
                 if let (Weak::StartAtGroup, None, Some(group)) = (weak, &part.checkpoint, group.take()) {
                     part.checkpoint = Some(Checkpoint::first(NextOffset(group), "id", 1));
                 }
                 part.open(owner)
             })
-            .await
+            .await?;
+        if let (Weak::VersionIgnored, Some(checkpoint)) = (self.0.lock().weak, &mut opened.checkpoint) {
+            checkpoint.projection_version = PROJECTION_VERSION;
+        }
+        Ok(opened)
     }
 
     async fn renew(&self, _: PartitionId, owner: &Owner, _: Duration) -> Result<Option<Checkpoint>, StoreError> {
@@ -78,14 +84,15 @@ impl Store for SimStore {
         expected: &[Option<Identity>],
         entities: &[Entity],
     ) -> Result<Vec<Stored>, StoreError> {
-        self.0.call(|part, weak| part.load(expected, entities, weak)).await
+        let expected = self.0.version.seen(expected.to_vec());
+        self.0.call(|part, weak| part.load(&expected, entities, weak)).await
     }
 
     async fn commit(&self, _: PartitionId, owner: &Owner, batch: &Batch) -> Result<(), StoreError> {
         if self.0.lock().weak == Weak::CommitFirst {
             return self.commit_first(owner, batch).await;
         }
-        let (owner, batch) = (owner.clone(), batch.clone());
+        let (owner, batch) = (owner.clone(), self.0.version.seen(batch.clone()));
         self.0.change(move |part, weak| part.commit(&owner, &batch, weak)).await
     }
 
@@ -99,7 +106,7 @@ impl Store for SimStore {
     }
 
     async fn verify(&self, _: PartitionId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        let checkpoint = checkpoint.clone();
+        let checkpoint = self.0.version.seen(checkpoint.clone());
         let verify = move |part: &mut Part, _| {
             part.mark(&checkpoint, true);
             Ok(())
@@ -144,7 +151,7 @@ impl Store for SimStore {
     }
 
     async fn heal(&self, _: PartitionId, heal: &Heal) -> Result<Vec<Healed>, StoreError> {
-        let heal = heal.clone();
+        let heal = self.0.version.seen(heal.clone());
         self.0.change(move |part, weak| part.heal(&heal, weak)).await
     }
 

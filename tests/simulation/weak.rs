@@ -12,6 +12,10 @@ pub enum Weak {
     OffsetOnly,
     /// All but the digest is compared.
     NoDigest,
+    /// All but the projection version is compared.
+    NoVersion,
+    /// A projector takes documents of another version for its own.
+    VersionIgnored,
     /// Whoever rewinds may write into another one's rewind.
     AnyIntent,
     /// Loads count under any checkpoint.
@@ -47,10 +51,12 @@ pub enum Weak {
 }
 
 impl Weak {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::NoCompare,
         Self::OffsetOnly,
         Self::NoDigest,
+        Self::NoVersion,
+        Self::VersionIgnored,
         Self::AnyIntent,
         Self::LoadUnchecked,
         Self::HealUnseen,
@@ -72,7 +78,11 @@ impl Weak {
     /// What must happen often, for the rule to matter at all: once in so many steps.
     pub fn needs(self, event: Event) -> Option<u64> {
         match (self, event) {
-            (Self::OffsetOnly | Self::NoDigest, Event::OtherVersion) => Some(60),
+            (Self::OffsetOnly, Event::OtherVersion) => Some(60),
+            (Self::NoDigest, Event::Spoil) => Some(12),
+            (Self::NoDigest, Event::Audit) => Some(6),
+            (Self::NoVersion | Self::VersionIgnored, Event::Deploy) => Some(20),
+            (Self::NoVersion, Event::Flush) => Some(30),
             (Self::NoEpoch | Self::NoLastRecord | Self::ReadBehind, Event::Cut) => Some(40),
             (Self::HealUnseen, Event::Audit) => Some(6),
             (Self::HealUnseen, Event::Spoil) => Some(20),

@@ -4,22 +4,18 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::time::Duration;
 
 use khala::pure::entity::Entity;
+use khala::repair::Expiry;
 use khala::repair::snapshot::Snapshots;
-use khala::repair::{Expiry, Ground, Site};
-use khala::store::Owner;
 
-use super::log::SimLog;
 use super::operator::Operated;
 use super::oracle::Oracle;
 use super::part::Part;
 use super::plan::Plan;
-use super::projector::{Projector, RULES, Said, Task, poll};
-use super::sea::{PARTITION, Sea};
-use super::store::SimStore;
+use super::projector::{Projector, Said, Task, poll};
+use super::sea::Sea;
+use super::version::Version;
 use crate::reference::messy::dice::Dice;
 use crate::reference::messy::{Messy, Shape};
 
@@ -53,11 +49,16 @@ pub(super) struct World {
     pub(super) messy: Messy,
     pub(super) luck: Dice,
     pub(super) projectors: Vec<Projector>,
+    /// Of the process that was started last.
+    pub(super) version: Version,
     pub(super) operator: Option<Task<Operated>>,
     pub(super) keeper: Option<Task<Operated>>,
     pub(super) reaper: Option<Task<Operated>>,
     pub(super) snapshots: Option<Box<Snapshots>>,
     pub(super) expiry: Option<Expiry>,
+    /// Whose these two are.
+    pub(super) kept_by: Version,
+    pub(super) reaped_by: Version,
     pub(super) next_name: u64,
     pub(super) now_ms: i64,
     /// How far clocks jumped, in all.
@@ -139,11 +140,14 @@ impl World {
             sea: Sea::new(seed, plan.calls, plan.weak),
             luck: Dice::new(seed),
             projectors: Vec::new(),
+            version: Version::One,
             operator: None,
             keeper: None,
             reaper: None,
             snapshots: None,
             expiry: None,
+            kept_by: Version::One,
+            reaped_by: Version::One,
             next_name: 0,
             now_ms: BEGINS_MS,
             jumped_ms: 0,
@@ -268,8 +272,11 @@ impl World {
     }
 
     fn audited(&mut self, found: BTreeSet<Entity>) -> Result<(), String> {
-        let expired = &self.sea.lock().part.ever_expired | &self.expired_before;
-        let touched = |entity: &&Entity| self.ever_damaged.contains(*entity) || expired.contains(*entity);
+        let known = {
+            let part = &self.sea.lock().part;
+            &(&part.ever_expired | &part.aside) | &self.expired_before
+        };
+        let touched = |entity: &&Entity| self.ever_damaged.contains(*entity) || known.contains(*entity);
         let wronged = found.iter().find(|entity| !touched(entity));
         if let (Some(entity), false) = (wronged, self.any_cut) {
             return Err(format!("the audit accuses {entity}, and nobody touched it"));
@@ -300,7 +307,12 @@ impl World {
 
     pub(super) fn spawn(&mut self) {
         self.next_name += 1;
-        let projector = Projector::new(&self.sea, self.next_name, self.plan.cache_bytes, self.now_ms);
+        let projector = Projector::new(
+            &self.sea.of(self.version),
+            self.next_name,
+            self.plan.cache_bytes,
+            self.now_ms,
+        );
         self.projectors.push(projector);
     }
 
@@ -318,28 +330,5 @@ impl World {
         let mut state = self.sea.lock();
         state.records.extend(records);
         self.oracle.fold_on(&state.records);
-    }
-
-    pub(super) fn site(&mut self) -> Site {
-        self.next_name += 1;
-        Site {
-            log: Arc::new(SimLog(self.sea.clone())),
-            store: Arc::new(SimStore(self.sea.clone())),
-            partition: PARTITION,
-            owner: Owner(format!("operator/{}", self.next_name)),
-            lease: Duration::from_hours(1),
-            rules: RULES,
-        }
-    }
-
-    pub(super) fn ground(&self) -> Ground {
-        Ground {
-            log: Arc::new(SimLog(self.sea.clone())),
-            store: Arc::new(SimStore(self.sea.clone())),
-            partitioner: RULES.partitioner,
-            max_event_bytes: RULES.max_event_bytes,
-            redact: RULES.redact,
-            events_kept: 10_000,
-        }
     }
 }

@@ -146,7 +146,7 @@ impl Write {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{P0, at, batch, entity, owned, put, seqs};
+    use super::super::tests::{P0, at, batch, entity, owned, projector, put, seqs};
     use super::*;
     use crate::pure::checkpoint::Digest;
     use crate::pure::entity::Kind;
@@ -237,5 +237,25 @@ mod tests {
         assert_eq!(store.heal(P0, &own).await.unwrap(), [Healed::Done]);
         assert_eq!(store.checkpoint(P0).await.unwrap(), Some(moved.clone()));
         assert_eq!(store.owner(P0).await.unwrap(), Some(operator));
+    }
+
+    #[tokio::test]
+    async fn what_was_made_upon_another_versions_documents_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = owned(dir.path()).await;
+        put(&store, &batch(None, 1, &[])).await;
+        let theirs = Checkpoint {
+            projection_version: at(1).projection_version + 1,
+            ..at(1)
+        };
+        let late = Batch {
+            expected: Some(theirs.identity()),
+            ..batch(None, 2, &[("run/a", 1)])
+        };
+        let done = store.commit(P0, &projector(), &late).await;
+        assert!(matches!(done, Err(StoreError::Refused { .. })), "{done:?}");
+        let loaded = store.load(P0, &[Some(theirs.identity())], &[entity("run/a")]).await;
+        assert!(matches!(loaded, Err(StoreError::Refused { .. })), "{loaded:?}");
+        put(&store, &batch(Some(1), 2, &[("run/a", 1)])).await;
     }
 }

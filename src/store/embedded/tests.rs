@@ -14,7 +14,7 @@ pub(super) fn open(dir: &Path) -> EmbeddedStore {
     EmbeddedStore::open(dir, "khala", SETTINGS).unwrap()
 }
 
-fn projector() -> Owner {
+pub(super) fn projector() -> Owner {
     Owner("projector/a/1".to_owned())
 }
 

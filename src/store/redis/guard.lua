@@ -2,14 +2,17 @@
 -- What must be so before a batch is written: the checkpoint, its owner, and the types of keys that are written to.
 -- Without the allow-oom flag the server refuses the whole script under memory pressure before it starts.
 -- KEYS: owner, checkpoint, checkpoints, parked, index of runs, index of workers.
--- ARGV: owner, expected ('' or '1'), its four fields.
+-- ARGV: owner, expected ('' or '1'), its five fields.
 -- Reply: {'refused', field, value, …}, {'owner', who}, {'foreign', key, type}; otherwise what follows goes on.
-local found = redis.call('HMGET', KEYS[2], 'offset', 'last_record', 'digest', 'intent')
+local found = redis.call('HMGET', KEYS[2], 'offset', 'last_record', 'digest', 'intent', 'projection_version')
 local same
 if ARGV[2] == '' then
   same = redis.call('EXISTS', KEYS[2]) == 0
 else
-  same = found[1] == ARGV[3] and found[2] == ARGV[4] and found[3] == ARGV[5] and found[4] == ARGV[6]
+  same = true
+  for i = 1, 5 do
+    same = same and found[i] == ARGV[i + 2]
+  end
 end
 if not same then
   local reply = redis.call('HGETALL', KEYS[2])

@@ -31,7 +31,7 @@ pub(super) async fn heal(store: &RedisStore, partition: PartitionId, heal: &Heal
             call.argument(value);
         }
     } else {
-        (0..29).for_each(|_| call.argument(""));
+        (0..30).for_each(|_| call.argument(""));
     }
     call.argument(store.settings.events_kept.to_string());
     call.argument(heal.entries.len().to_string());

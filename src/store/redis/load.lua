@@ -1,27 +1,29 @@
 #!lua flags=no-writes
 -- Reads documents with the checkpoint they count under.
 -- KEYS: checkpoint, index of runs, index of workers, then per entity: document, state.
--- ARGV: number of expected checkpoints, per one: '' or '1' and its four fields; per entity: index (2 or 3), id.
+-- ARGV: number of expected checkpoints, per one: '' or '1' and its five fields; per entity: index (2 or 3), id.
 -- Reply: {'refused', field, value, …}, or per entity: {0} (new), {1, JSON, state or nil}, {2, why}, {3} (expired).
-local found = redis.call('HMGET', KEYS[1], 'offset', 'last_record', 'digest', 'intent')
+local found = redis.call('HMGET', KEYS[1], 'offset', 'last_record', 'digest', 'intent', 'projection_version')
 local exists = redis.call('EXISTS', KEYS[1]) == 1
 local candidates = tonumber(ARGV[1])
 local same = false
 for i = 0, candidates - 1 do
-  local at = 2 + i * 5
+  local at, equal = 2 + i * 6, exists
   if ARGV[at] == '' then
-    same = same or not exists
+    equal = not exists
   else
-    same = same or (found[1] == ARGV[at + 1] and found[2] == ARGV[at + 2]
-      and found[3] == ARGV[at + 3] and found[4] == ARGV[at + 4])
+    for field = 1, 5 do
+      equal = equal and found[field] == ARGV[at + field]
+    end
   end
+  same = same or equal
 end
 if not same then
   local reply = redis.call('HGETALL', KEYS[1])
   table.insert(reply, 1, 'refused')
   return reply
 end
-local reply, arg = {}, 1 + candidates * 5
+local reply, arg = {}, 1 + candidates * 6
 for key = 4, #KEYS, 2 do
   local json = redis.pcall('GET', KEYS[key])
   if type(json) == 'table' then

@@ -7,13 +7,10 @@ use redis::{Cmd, Pipeline, Value, cmd};
 use super::keys::Keys;
 use super::script::Call;
 use super::{RedisStore, index_key, lane, push_identity, reply};
-use crate::pure::checkpoint::{FIELDS, Identity};
+use crate::pure::checkpoint::Identity;
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::PartitionId;
 use crate::store::{StoreError, Stored};
-
-/// The first fields of a checkpoint are its identity.
-const IDENTITY: usize = 4;
 
 /// As `Store::load`.
 pub(super) async fn load(
@@ -54,7 +51,7 @@ fn commands(keys: &Keys, entities: &[Entity]) -> Pipeline {
     commands.cmd("EXISTS").arg(keys.checkpoint());
     let mut fields = cmd("HMGET");
     fields.arg(keys.checkpoint());
-    FIELDS[..IDENTITY].iter().for_each(|field| {
+    Identity::FIELDS.iter().for_each(|field| {
         fields.arg(*field);
     });
     commands.add_command(fields);

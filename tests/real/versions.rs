@@ -1,0 +1,72 @@
+//! Two projection versions in one namespace, by mistake: what one has made, the other leaves as it is.
+
+use std::time::Duration;
+
+use khala::pure::batch::DocumentWrite;
+use khala::pure::checkpoint::Checkpoint;
+use khala::pure::entity::Entity;
+use khala::pure::place::{NextOffset, Offset, PartitionId};
+use khala::store::redis::{RedisSettings, RedisStore};
+use khala::store::{Batch, Heal, Owner, Store, StoreError};
+
+use crate::support::redis_server::{Keeps, Redis};
+use crate::support::wait::seconds;
+
+const P: PartitionId = PartitionId(0);
+
+fn checkpoint(next: u64, version: u32) -> Checkpoint {
+    Checkpoint {
+        projection_version: version,
+        ..Checkpoint::first(NextOffset(next), "topic", 1) // no document yet: the digest tells nothing
+    }
+}
+
+/// By a script, and by a transaction.
+#[test]
+fn what_was_made_upon_another_versions_documents_is_refused() {
+    let redis = Redis::start(Keeps::Dumps);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let owner = Owner("projector/test/1".to_owned());
+    let run = Entity::parse("run/a").expect("a subject");
+    for (namespace, large) in [("script", usize::MAX), ("transaction", 0)] {
+        let settings = RedisSettings {
+            url: redis.url(),
+            namespace: namespace.to_owned(),
+            timeout: seconds(30),
+            events_kept: 300,
+            history_kept: 5,
+            allow_eviction: false,
+            large,
+        };
+        let store = RedisStore::new(settings).expect("an address");
+        let there = checkpoint(1, 1);
+        let mut batch = Batch::new(Some(checkpoint(1, 2).identity()), checkpoint(2, 2));
+        batch.buffer = b"{}".to_vec();
+        batch.documents.push(DocumentWrite {
+            entity: run.clone(),
+            offset: Offset(1),
+            json: 0..2,
+            state: None,
+        });
+        let is_refused = |done: Result<(), StoreError>| match done {
+            Err(StoreError::Refused { found, .. }) => *found == Some(there.clone()),
+            _ => false,
+        };
+        runtime.block_on(async {
+            store.open(P, &owner, Duration::from_mins(1)).await.expect("opened");
+            let first = Batch::new(None, there.clone());
+            store.commit(P, &owner, &first).await.expect("committed");
+            let theirs = batch.expected.clone().expect("one");
+            assert!(is_refused(store.commit(P, &owner, &batch).await), "{namespace}");
+            let loaded = store.load(P, &[Some(theirs.clone())], std::slice::from_ref(&run)).await;
+            assert!(is_refused(loaded.map(drop)), "{namespace}");
+            let heal = Heal {
+                moves: Some((theirs, batch.checkpoint.clone())),
+                ..Heal::default()
+            };
+            assert!(is_refused(store.heal(P, &heal).await.map(drop)), "{namespace}");
+            (batch.expected, batch.checkpoint) = (Some(there.identity()), checkpoint(2, 1));
+            store.commit(P, &owner, &batch).await.expect("it was the version");
+        });
+    }
+}
