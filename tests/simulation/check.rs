@@ -254,7 +254,8 @@ impl World {
                 let wanted = folded.offset;
                 return Err(format!("{subject} ends at {index:?}, its events at {wanted}"));
             }
-            if !part.documents.contains_key(&entity) && !excused && !lost {
+            let expired = part.expired.contains_key(&entity);
+            if !part.documents.contains_key(&entity) && !expired && !excused && !lost {
                 return Err(format!("{subject} has no document"));
             }
             self.stream_is_whole(part, &entity, folded.events.len() as u64)?;

@@ -9,6 +9,7 @@ use khala::pure::entity::Entity;
 use khala::pure::place::Offset;
 use khala::store::{Heal, Healed, Opened, Owner, Peeked, StoreError, StreamEntry};
 
+use super::part::Part;
 use crate::reference::Rec;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,6 +144,17 @@ impl<T: Mirrored> Mirrored for Result<T, StoreError> {
             Err(StoreError::Refused { found, .. }) => (**found).mirror(),
             Err(_) => {}
         }
+    }
+}
+
+/// What is checked, beside it, is not mirrored.
+impl Mirrored for Part {
+    fn mirror(&mut self) {
+        self.checkpoint.mirror();
+        self.marks.mirror();
+        self.documents
+            .values_mut()
+            .for_each(|(json, _)| json.as_mut_slice().mirror());
     }
 }
 

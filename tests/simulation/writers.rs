@@ -22,6 +22,7 @@ use super::plan::Calls;
 use super::projector::{RULES, Task, poll};
 use super::sea::{PARTITION, Sea};
 use super::store::SimStore;
+use super::version::Version;
 use super::weak::Weak;
 use crate::reference::Rec;
 
@@ -203,4 +204,27 @@ fn the_next_round_writes_once_more_what_a_late_writer_has_written() {
         let part = restored(&sea);
         assert!(has_all(&part), "{when}: {:?}", part.documents);
     });
+}
+
+/// As of all events, and as a process of that version sees it.
+fn written_by(sea: &Sea, version: Version) -> Round {
+    sea.lock().part = version.seen(part(3));
+    to_its_end(Box::pin(round(writer(&sea.of(version))))).1
+}
+
+#[test]
+fn what_another_version_has_overwritten_is_parked_and_written_once_more() {
+    let sea = sea();
+    let written = written_by(&sea, Version::One);
+    assert!(matches!(written, Round::Written { documents: 2, .. }), "{written:?}");
+    written_by(&sea, Version::Two);
+    sea.lock().documents.pop(); // killed before its marker
+    compact(&sea);
+    let waits = restored(&sea);
+    assert_eq!((waits.documents.len(), waits.parked.len()), (0, 2), "{waits:?}");
+    sea.lock().first = 0;
+    written_by(&sea, Version::One);
+    compact(&sea);
+    let whole = restored(&sea);
+    assert_eq!((whole.documents.len(), whole.parked.len()), (2, 0), "{whole:?}");
 }
