@@ -7,8 +7,8 @@ use crate::reference::Rec;
 use crate::reference::decode::Rules;
 use crate::reference::fold::{Outcome, Partition as Fold};
 
-/// More losses than any history has.
-const WAYS: usize = 64;
+/// More ways than a history of many losses has: each loss doubles them, but for one that holds those before it.
+const WAYS: usize = 256;
 
 /// A fold of the log without some ranges of it.
 #[derive(Default)]
@@ -75,17 +75,17 @@ impl Oracle {
     /// Somebody named it: events of `[from, to)` may be in no document.
     pub fn lose(&mut self, from: u64, to: u64, records: &[Rec]) {
         let has_events = records.iter().any(|record| (from..to).contains(&record.offset));
-        if !has_events || self.ways.len() >= WAYS {
+        if !has_events {
             return;
         }
         self.lost_below = self.lost_below.max(to);
         let known: Vec<BTreeSet<(u64, u64)>> = self.ways.iter().map(|way| way.holes.clone()).collect();
-        for mut holes in known.clone() {
+        for mut holes in known {
             holes.retain(|hole| !(from <= hole.0 && hole.1 <= to));
             if !holes.iter().any(|hole| hole.0 <= from && to <= hole.1) {
                 holes.insert((from, to));
             }
-            if known.contains(&holes) || self.ways.iter().any(|way| way.holes == holes) {
+            if self.ways.len() >= WAYS || self.ways.iter().any(|way| way.holes == holes) {
                 continue;
             }
             self.ways.push(Way {
