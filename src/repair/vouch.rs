@@ -2,7 +2,8 @@
 //! In: a mark, and documents that are as of it. Out: a digest.
 //! Invariant: the mark's counts just what the log gives back. The other one is off where what was put back had been
 //! altered; the mark's where documents are made of snapshots: they may have lain past it when it was made, or have lost
-//! other events than what it counts. The documents' sum tells, if each can be read; where each tells, all tell the same.
+//! other events than what it counts. So may have what cannot be read and goes on from a snapshot: what the other one
+//! counts for it is then a guess. The documents' sum tells, if each can be read; where each tells, all tell the same.
 
 use super::rewind::{CHUNK_ENTITIES, Work, refused};
 use super::site::RepairError;
@@ -18,12 +19,13 @@ impl Work<'_> {
         let (moved, of_mark) = (self.current.digest, self.target.digest);
         // Of the log's first offset nothing is known but that: if it was cut, documents lie below it.
         let is_first = self.target.last_record.is_none() && self.bounds.first > NextOffset::START;
-        if !self.left.is_empty() || is_first || moved == of_mark {
+        let is_onto = self.is_onto_snapshots();
+        if !is_onto && (!self.left.is_empty() || is_first || moved == of_mark) {
             return Ok(moved);
         }
         match self.sum().await? {
-            Some(sum) if sum == moved || sum == of_mark => Ok(sum),
-            _ if self.is_onto_snapshots() => Ok(moved),
+            Some(sum) if is_onto || sum == moved || sum == of_mark => Ok(sum),
+            _ if is_onto => Ok(moved),
             _ => Ok(of_mark),
         }
     }

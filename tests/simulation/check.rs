@@ -195,9 +195,11 @@ impl World {
         let add = |sum: u128, hash: &u128| sum.wrapping_add(*hash);
         let digest = part.counted.values().fold(part.forgotten, add);
         // What it counts for a document that cannot be read nobody can tell, of a log that was cut and has forgotten, or
-        // where the log has forgotten a part of what the document was made of.
+        // where the log has forgotten a part of what the document was made of. Or where documents lack what was lost,
+        // and one of two that could not be read was made of a snapshot, which does not.
         let mut healed = part.healed.iter();
         let unknowable = self.any_cut && state.first > 0 && part.rewound
+            || part.unread > 0 && oracle.has_losses()
             || healed.any(|entity| oracle.began_before(entity.subject(), state.first));
         if digest != checkpoint.digest.0 && !unknowable {
             let says = checkpoint.digest;

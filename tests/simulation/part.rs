@@ -41,6 +41,8 @@ pub struct Part {
     pub aside: BTreeSet<Entity>,
     /// Documents were put back: those that could not be are further on than the redo.
     pub rewound: bool,
+    /// How many documents could not be read when one that could not either went on from a snapshot.
+    pub unread: usize,
     /// Lost or spoilt documents that an audit put right.
     pub healed: BTreeSet<Entity>,
     /// They are of records that were cut away, and retention took what stood in the last one's place: nothing tells.
@@ -214,7 +216,11 @@ impl Part {
             self.restored = true;
             self.aside.extend(batch.parked.iter().map(|(entity, _)| entity.clone()));
         }
-        self.rewound |= batch.checkpoint.intent.starts_with("rewound ");
+        if batch.checkpoint.intent.starts_with("rewound ") {
+            self.rewound = true;
+            let is_onto = batch.checkpoint.intent.contains("onto-");
+            self.unread = if is_onto { self.damaged.len() } else { 0 };
+        }
         let digest = self.checkpoint.as_ref().map(|before| before.digest);
         self.checkpoint = Some(batch.checkpoint.clone());
         if let (Weak::DigestStale, Some(before), Some(now)) = (weak, digest, &mut self.checkpoint) {
