@@ -76,7 +76,7 @@ impl Part {
         match (weak, &found, expected) {
             (Weak::NoCompare, ..) => true,
             (Weak::OffsetOnly, Some(found), Some(expected)) => found.next == expected.next,
-            (Weak::NoVersion | Weak::VersionIgnored, Some(found), Some(expected)) => {
+            (Weak::VersionIgnored, Some(found), Some(expected)) => {
                 let mut expected = expected.clone();
                 expected.projection_version = found.projection_version;
                 *found == expected
@@ -136,7 +136,7 @@ impl Part {
         weak: Weak,
     ) -> Result<Vec<Stored>, StoreError> {
         let is_there = |expected: &Option<Identity>| match weak {
-            Weak::NoVersion | Weak::VersionIgnored => self.is_as_expected(expected.as_ref(), weak),
+            Weak::VersionIgnored => self.is_as_expected(expected.as_ref(), weak),
             _ => *expected == self.identity(),
         };
         if weak != Weak::LoadUnchecked && !expected.iter().any(is_there) {

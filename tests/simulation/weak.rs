@@ -12,8 +12,6 @@ pub enum Weak {
     OffsetOnly,
     /// All but the digest is compared.
     NoDigest,
-    /// All but the projection version is compared.
-    NoVersion,
     /// A projector takes documents of another version for its own.
     VersionIgnored,
     /// Whoever rewinds may write into another one's rewind.
@@ -51,11 +49,10 @@ pub enum Weak {
 }
 
 impl Weak {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 20] = [
         Self::NoCompare,
         Self::OffsetOnly,
         Self::NoDigest,
-        Self::NoVersion,
         Self::VersionIgnored,
         Self::AnyIntent,
         Self::LoadUnchecked,
@@ -81,8 +78,7 @@ impl Weak {
             (Self::OffsetOnly, Event::OtherVersion) => Some(60),
             (Self::NoDigest, Event::Spoil) => Some(12),
             (Self::NoDigest, Event::Audit) => Some(6),
-            (Self::NoVersion | Self::VersionIgnored, Event::Deploy) => Some(20),
-            (Self::NoVersion, Event::Flush) => Some(30),
+            (Self::VersionIgnored, Event::Deploy) => Some(20),
             (Self::NoEpoch | Self::NoLastRecord | Self::ReadBehind, Event::Cut) => Some(40),
             (Self::HealUnseen, Event::Audit) => Some(6),
             (Self::HealUnseen, Event::Spoil) => Some(20),
