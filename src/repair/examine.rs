@@ -16,7 +16,7 @@ use crate::pure::document::{Document, Unreadable};
 use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::pure::refold::{KeptEvent, Refold, Refolded, Want};
-use crate::store::Stored;
+use crate::store::{Peeked, Stored};
 
 /// Where a fold begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,7 @@ pub async fn examine(
     } else {
         NextOffset::START
     };
-    let parked: BTreeMap<Entity, Offset> = ground.store.parked(partition).await?.into_iter().collect();
-    let peeked = ground.store.peek(partition, entities).await?;
+    let (peeked, parked) = peek(ground, partition, entities).await?;
     if let Some(checkpoint) = &peeked.checkpoint {
         check_intent(partition, checkpoint)?; // one that was begun since may not have come to these yet
         check_version(partition, checkpoint)?;
@@ -131,6 +130,22 @@ pub async fn examine(
         entities: examined.collect(),
         records,
     })
+}
+
+/// What the store has of them, and which were parked at that instant. One that was parked since waits from its checkpoint
+/// on; one that waits no longer has another document by now, and is not taken for what was seen.
+async fn peek(
+    ground: &Ground,
+    partition: PartitionId,
+    entities: &[Entity],
+) -> Result<(Peeked, BTreeMap<Entity, Offset>), RepairError> {
+    let before = ground.store.parked(partition).await?;
+    let peeked = ground.store.peek(partition, entities).await?;
+    let after = ground.store.parked(partition).await?.into_iter();
+    let next = peeked.checkpoint.as_ref().map_or(NextOffset::START, |now| now.next);
+    let parked = after.filter(|one| next.is_past(one.1) || before.contains(one));
+    let parked = parked.collect();
+    Ok((peeked, parked))
 }
 
 /// The last events of a stream that a document includes.
