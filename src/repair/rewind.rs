@@ -32,7 +32,9 @@ const MARKS_MAX: usize = 1_000;
 const PARKED: &str = "parked-";
 const WHOLE: &str = "whole-";
 /// And goes on, once documents go on from snapshots.
-const ONTO: &str = "onto-";
+pub(super) const ONTO: &str = "onto-";
+/// How they go on where one of those documents could not be read: what the digest counts for it is a guess.
+pub(super) const GUESSED: &str = "guessed-";
 
 /// How far a rewind is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -209,20 +211,20 @@ impl<'a> Work<'a> {
         let made = made_since(&*site.store, site.partition, parked).await?;
         let is_target = |mark: &Mark| Target::of(&mark.checkpoint) == self.target;
         let kind = if made.iter().any(is_target) { PARKED } else { WHOLE };
-        let onto = if self.is_onto_snapshots() { ONTO } else { "" };
-        Ok(format!("{kind}{onto}{:016x}", rand::random::<u64>()))
+        let said: String = [GUESSED, ONTO].into_iter().filter(|word| self.says(word)).collect();
+        Ok(format!("{kind}{said}{:016x}", rand::random::<u64>()))
     }
 
-    /// From the next write on the token says that documents go on from snapshots, to whoever finishes this.
-    pub(super) fn goes_onto_snapshots(&mut self) {
-        if !self.is_onto_snapshots() {
-            self.token = self.token.replacen('-', &format!("-{ONTO}"), 1);
+    /// From the next write on the token says so, to whoever finishes this.
+    pub(super) fn say(&mut self, word: &str) {
+        if !self.says(word) {
+            self.token = self.token.replacen('-', &format!("-{word}"), 1);
         }
     }
 
-    /// Whether documents were put back that go on from snapshots.
-    pub(super) fn is_onto_snapshots(&self) -> bool {
-        self.token.contains(ONTO)
+    /// Whether the token says so.
+    pub(super) fn says(&self, word: &str) -> bool {
+        self.token.contains(word)
     }
 
     /// Puts back parked entities, and all whose last offset is at or past the target.

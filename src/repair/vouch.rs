@@ -5,7 +5,7 @@
 //! other events than what it counts. So may have what cannot be read and goes on from a snapshot: what the other one
 //! counts for it is then a guess. The documents' sum tells, if each can be read; where each tells, all tell the same.
 
-use super::rewind::{CHUNK_ENTITIES, Work, refused};
+use super::rewind::{CHUNK_ENTITIES, GUESSED, ONTO, Work, refused};
 use super::site::RepairError;
 use crate::pure::batch::Stored;
 use crate::pure::checkpoint::{Checkpoint, Digest};
@@ -19,13 +19,13 @@ impl Work<'_> {
         let (moved, of_mark) = (self.current.digest, self.target.digest);
         // Of the log's first offset nothing is known but that: if it was cut, documents lie below it.
         let is_first = self.target.last_record.is_none() && self.bounds.first > NextOffset::START;
-        let is_onto = self.is_onto_snapshots();
-        if !is_onto && (!self.left.is_empty() || is_first || moved == of_mark) {
+        let is_guessed = self.says(GUESSED);
+        if !is_guessed && (!self.left.is_empty() || is_first || moved == of_mark) {
             return Ok(moved);
         }
         match self.sum().await? {
-            Some(sum) if is_onto || sum == moved || sum == of_mark => Ok(sum),
-            _ if is_onto => Ok(moved),
+            Some(sum) if is_guessed || sum == moved || sum == of_mark => Ok(sum),
+            _ if self.says(ONTO) => Ok(moved),
             _ => Ok(of_mark),
         }
     }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::{Plan, plan};
-use super::rewind::{CHUNK_ENTITIES, Work, refused};
+use super::rewind::{CHUNK_ENTITIES, GUESSED, ONTO, Work, refused};
 use super::site::{RepairError, read_through};
 use super::snapshot;
 use crate::pure::checkpoint::Checkpoint;
@@ -95,7 +95,10 @@ impl Work<'_> {
                 self.left.insert(wish.entity);
                 continue;
             };
-            self.goes_onto_snapshots();
+            self.say(ONTO);
+            if wish.counted == 0 {
+                self.say(GUESSED);
+            }
             all.to_fold.push(Wish {
                 onto: document,
                 from: included.next().max(self.bounds.first),

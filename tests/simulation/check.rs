@@ -199,7 +199,7 @@ impl World {
         // and one of two that could not be read was made of a snapshot, which does not.
         let mut healed = part.healed.iter();
         let unknowable = self.any_cut && state.first > 0 && part.rewound
-            || part.unread > 0 && oracle.has_losses()
+            || part.untold > 0
             || healed.any(|entity| oracle.began_before(entity.subject(), state.first));
         if digest != checkpoint.digest.0 && !unknowable {
             let says = checkpoint.digest;

@@ -41,8 +41,9 @@ pub struct Part {
     pub aside: BTreeSet<Entity>,
     /// Documents were put back: those that could not be are further on than the redo.
     pub rewound: bool,
-    /// How many documents could not be read when one that could not either went on from a snapshot.
-    pub unread: usize,
+    /// What the digest counts that no document tells, when one that could not be read went on from a snapshot: others
+    /// that cannot be read, or that expired and left nothing.
+    pub untold: usize,
     /// Lost or spoilt documents that an audit put right.
     pub healed: BTreeSet<Entity>,
     /// They are of records that were cut away, and retention took what stood in the last one's place: nothing tells.
@@ -218,8 +219,9 @@ impl Part {
         }
         if batch.checkpoint.intent.starts_with("rewound ") {
             self.rewound = true;
-            let is_onto = batch.checkpoint.intent.contains("onto-");
-            self.unread = if is_onto { self.damaged.len() } else { 0 };
+            if batch.checkpoint.intent.contains("guessed-") {
+                self.untold += self.damaged.len() + self.gone.len();
+            }
         }
         let digest = self.checkpoint.as_ref().map(|before| before.digest);
         self.checkpoint = Some(batch.checkpoint.clone());
