@@ -86,7 +86,7 @@ pub(super) struct Listed {
     pub(super) sequence_gaps: u64,
     /// The first of those that are unverifiable.
     pub(super) beginning_lost: Vec<Entity>,
-    parked: BTreeMap<Entity, Offset>,
+    pub(super) parked: BTreeMap<Entity, Offset>,
     room: Vec<u8>,
 }
 

@@ -91,7 +91,8 @@ impl Audit<'_> {
             (row.from, row.until) = (first.0, checkpoint.next.0);
         }
         if !self.marks.iter().any(|(known, _)| *known == partition) {
-            self.marks.push((partition, checkpoint));
+            let nothing_waits = listed.parked.is_empty();
+            self.marks.push((partition, nothing_waits.then_some(checkpoint)));
         }
         self.confirm(partition, &listed.suspects).await
     }

@@ -65,8 +65,8 @@ struct Audit<'a> {
     done: f64,
     /// Width of all slices together.
     all: f64,
-    /// Where each partition stood when it was begun.
-    marks: Vec<(PartitionId, Checkpoint)>,
+    /// Where each partition stood when it was begun; `None`: its counts lacked what waited for parked entities.
+    marks: Vec<(PartitionId, Option<Checkpoint>)>,
     /// Only what a replay from there on touches, by partition; empty: all.
     since: BTreeMap<PartitionId, NextOffset>,
     /// Drift that such a replay does not touch.
@@ -97,7 +97,7 @@ pub async fn audit(ground: &Ground, request: &AuditRequest, watch: Watch<'_>) ->
     if request.slices == [Slice::ALL] && !report.truncated {
         for (partition, checkpoint) in marks {
             let row = report.partitions.iter_mut().find(|row| row.partition == partition.0);
-            if let Some(row) = row.filter(|row| row.drifted == 0) {
+            if let (Some(row), Some(checkpoint)) = (row.filter(|row| row.drifted == 0), checkpoint) {
                 ground.store.verify(partition, &checkpoint).await?;
                 row.verified = true;
             }
