@@ -164,7 +164,6 @@ impl World {
                 || part.damaged.contains(&entity)
                 || part.ever_expired.contains(&entity)
                 || (self.any_cut && oracle.began_before(subject, state.first)) // it may have been left as it was
-                || self.ever_left.contains(&entity)
                 // Made without its beginning: below where it seems to begin a rewind takes it out.
                 || (self.guessed.contains(&entity) && last < state.first);
             if !has && !excused {

@@ -287,7 +287,6 @@ impl World {
         (self.any_cut, self.any_forgotten) = (false, false);
         (self.comes_back, self.snapshots, self.expiry) = (None, None, None);
         self.ever_damaged.clear();
-        self.ever_left.clear();
         (self.guessed, self.cut_away) = Default::default();
         self.right.clear();
         self.projectors.clear();
