@@ -19,7 +19,7 @@ const P: PartitionId = PartitionId(0);
 const SCRIPT: usize = usize::MAX;
 const TRANSACTION: usize = 0;
 
-fn store(url: String, namespace: &str, large: usize) -> RedisStore {
+pub(super) fn store(url: String, namespace: &str, large: usize) -> RedisStore {
     let settings = RedisSettings {
         url,
         namespace: namespace.to_owned(),

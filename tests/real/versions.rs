@@ -6,11 +6,10 @@ use khala::pure::batch::DocumentWrite;
 use khala::pure::checkpoint::Checkpoint;
 use khala::pure::entity::Entity;
 use khala::pure::place::{NextOffset, Offset, PartitionId};
-use khala::store::redis::{RedisSettings, RedisStore};
 use khala::store::{Batch, Heal, Owner, Store, StoreError};
 
+use super::transactions::store;
 use crate::support::redis_server::{Keeps, Redis};
-use crate::support::wait::seconds;
 
 const P: PartitionId = PartitionId(0);
 
@@ -29,16 +28,7 @@ fn what_was_made_upon_another_versions_documents_is_refused() {
     let owner = Owner("projector/test/1".to_owned());
     let run = Entity::parse("run/a").expect("a subject");
     for (namespace, large) in [("script", usize::MAX), ("transaction", 0)] {
-        let settings = RedisSettings {
-            url: redis.url(),
-            namespace: namespace.to_owned(),
-            timeout: seconds(30),
-            events_kept: 300,
-            history_kept: 5,
-            allow_eviction: false,
-            large,
-        };
-        let store = RedisStore::new(settings).expect("an address");
+        let store = store(redis.url(), namespace, large);
         let there = checkpoint(1, 1);
         let mut batch = Batch::new(Some(checkpoint(1, 2).identity()), checkpoint(2, 2));
         batch.buffer = b"{}".to_vec();

@@ -287,7 +287,7 @@ impl<'a> Work<'a> {
             let read = Document::parse(&piece.entity, self.site.partition, &piece.json, piece.state.as_deref());
             read.ok().and_then(|(document, _)| document.offset())
         };
-        place(piece) < place(than)
+        place(piece).is_some_and(|at| Some(at) < place(than)) // one that cannot be read may be the newest
     }
 
     /// Writes documents; `is_behind`: they come behind the marker.

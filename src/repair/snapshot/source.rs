@@ -238,11 +238,9 @@ pub async fn lookup(
                     let parsed = Document::parse(&piece.entity, partition, &piece.json, piece.state.as_deref());
                     let document = parsed.ok().map(|(document, _)| document);
                     let place = |document: &Option<Document>| document.as_ref().and_then(Document::offset);
-                    // One that is older came from a writer that was late.
-                    if read
-                        .get(&piece.entity)
-                        .is_none_or(|there| place(there) <= place(&document))
-                    {
+                    // One that is older came from a writer that was late; one that cannot be read may be the newest.
+                    let there = read.get(&piece.entity).and_then(place);
+                    if document.is_none() || place(&document) >= there {
                         read.insert(piece.entity, document);
                     }
                 }
