@@ -33,6 +33,19 @@ fn rest(mut stream: TcpStream) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// A connection that is let in: a request over it is answered. Before that one that has ended may count still.
+fn let_in(http: &str) -> TcpStream {
+    eventually("a connection is let in", seconds(60), || {
+        let mut stream = TcpStream::connect(http).expect("it listens");
+        let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        let mut status = [0; "HTTP/1.1 200".len()];
+        match asked.and_then(|()| stream.read_exact(&mut status)) {
+            Ok(()) if status.ends_with(b" 200") => Ok(stream),
+            other => Err((other, String::from_utf8_lossy(&status).into_owned())),
+        }
+    })
+}
+
 #[test]
 fn who_sends_nothing_or_half_a_head_is_let_go() {
     let world = World::new("dawdlers", 2, 100, Keeps::Dumps);
@@ -112,9 +125,7 @@ fn an_event_and_a_body_may_be_as_large_as_the_limit_and_not_a_byte_larger() {
 fn a_connection_too_many_is_told_so_and_one_that_ends_makes_room() {
     let world = World::new("crowded", 2, 100, Keeps::Dumps);
     let khala = Khala::start(world.dir(), &world.cluster, "one", &["--http-connections", "3"]);
-    let held: Vec<TcpStream> = (0..3)
-        .map(|_| TcpStream::connect(khala.http()).expect("it listens"))
-        .collect();
+    let held: Vec<TcpStream> = (0..3).map(|_| let_in(khala.http())).collect();
     let refused = rest(TcpStream::connect(khala.http()).expect("it listens"));
     assert!(
         refused.starts_with("HTTP/1.1 503") && refused.contains("too_many_connections"),
