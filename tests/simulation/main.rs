@@ -11,6 +11,7 @@ mod beside;
 mod calm;
 mod check;
 mod log;
+mod marker;
 mod misfortune;
 mod operator;
 mod oracle;

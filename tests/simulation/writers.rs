@@ -40,7 +40,7 @@ fn event(offset: usize) -> String {
 }
 
 /// The store when the first `applied` events are applied.
-fn part(applied: usize) -> Part {
+pub fn part(applied: usize) -> Part {
     let mut part = Part {
         checkpoint: Some(Checkpoint::first(NextOffset(applied as u64), "id", 1)),
         ..Part::default()
@@ -63,7 +63,7 @@ fn part(applied: usize) -> Part {
     part
 }
 
-fn sea() -> Sea {
+pub fn sea() -> Sea {
     let sea = Sea::new(1, Calls::default(), Weak::Nothing);
     let record = |offset: usize| Rec {
         partition: 0,
@@ -77,27 +77,27 @@ fn sea() -> Sea {
     sea
 }
 
-fn writer(sea: &Sea) -> Box<Snapshots> {
+pub fn writer(sea: &Sea) -> Box<Snapshots> {
     let (log, store) = (Arc::new(SimLog(sea.clone())), Arc::new(SimStore(sea.clone())));
     Box::new(Snapshots::new(log, store, "khala", PARTITION))
 }
 
-async fn round(mut writer: Box<Snapshots>) -> (Box<Snapshots>, Round) {
+pub async fn round(mut writer: Box<Snapshots>) -> (Box<Snapshots>, Round) {
     let done = writer.round().await.expect("a calm sea");
     (writer, done)
 }
 
 /// Polls it so often; what came of it if it is done.
-fn go_on<T>(task: &mut Task<T>, polls: usize) -> Option<T> {
+pub fn go_on<T>(task: &mut Task<T>, polls: usize) -> Option<T> {
     (0..polls).find_map(|_| poll(task))
 }
 
-fn to_its_end<T>(mut task: Task<T>) -> T {
+pub fn to_its_end<T>(mut task: Task<T>) -> T {
     go_on(&mut task, POLLS).expect("it comes to its end")
 }
 
 /// Only the newest record of each key stays.
-fn compact(sea: &Sea) {
+pub fn compact(sea: &Sea) {
     let mut seen = BTreeSet::new();
     let mut documents = std::mem::take(&mut sea.lock().documents);
     documents.reverse();
@@ -106,20 +106,24 @@ fn compact(sea: &Sea) {
     sea.lock().documents = documents;
 }
 
-/// Restores into nothing, when the log has forgotten all; the store then.
-fn restored(sea: &Sea) -> Part {
-    let mut state = sea.lock();
-    state.part = Part::default();
-    state.first = SUBJECTS.len() as u64;
-    drop(state);
-    let site = Site {
+pub fn site(sea: &Sea) -> Site {
+    Site {
         log: Arc::new(SimLog(sea.clone())),
         store: Arc::new(SimStore(sea.clone())),
         partition: PARTITION,
         owner: Owner("operator/1".to_owned()),
         lease: Duration::from_hours(1),
         rules: RULES,
-    };
+    }
+}
+
+/// Restores into nothing, when the log has forgotten all; the store then.
+pub fn restored(sea: &Sea) -> Part {
+    let mut state = sea.lock();
+    state.part = Part::default();
+    state.first = SUBJECTS.len() as u64;
+    drop(state);
+    let site = site(sea);
     to_its_end(Box::pin(async move {
         let opened = site.store.open(PARTITION, &site.owner, site.lease).await;
         assert!(opened.is_ok_and(|opened| opened.checkpoint.is_none()));
@@ -164,14 +168,14 @@ fn each(look: impl Fn(Sea, Box<Snapshots>, &str)) -> usize {
     looked
 }
 
-fn has_all(part: &Part) -> bool {
+pub fn has_all(part: &Part) -> bool {
     let run = Entity::parse("run/b").expect("a subject");
     let (json, _) = &part.documents[&run];
     let whole = String::from_utf8_lossy(json).contains(r#""latest_seq":2"#);
     whole && !part.parked.contains_key(&run)
 }
 
-fn is_parked(part: &Part) -> bool {
+pub fn is_parked(part: &Part) -> bool {
     part.parked.contains_key(&Entity::parse("run/b").expect("a subject"))
 }
 

@@ -125,11 +125,12 @@ impl<'a> Pass<'a> {
     }
 
     /// The marker, and how many documents were written. `None`: somebody else wrote one meanwhile. No marker: documents
-    /// went back.
+    /// went back. What waited is what was parked at the checkpoint, or between it and the first look at what has changed.
     pub(super) async fn mark(
         mut self,
         marks: &[Mark],
         checkpoint: Checkpoint,
+        waited: &[(Entity, Offset)],
     ) -> Result<Option<(u64, Option<Marker>)>, RepairError> {
         let snapshots = self.snapshots;
         let mut written = None;
@@ -145,7 +146,7 @@ impl<'a> Pass<'a> {
             }
             self.write_all(others.entities).await?;
             let mut aside: Vec<_> = self.unreadable.clone().into_iter().collect();
-            aside.extend(snapshots.store.parked(snapshots.partition).await?);
+            aside.extend_from_slice(waited);
             if !self.stands || !snapshots.still_stands(marks, checkpoint.next).await? {
                 return Ok(Some((self.documents, None)));
             }

@@ -89,6 +89,8 @@ impl Snapshots {
         let Some(checkpoint) = self.settled().await? else {
             return Ok(Some(Round::Nothing));
         };
+        // Before any document is looked at: one that is healed later may have been looked at before it was.
+        let waited = self.store.parked(self.partition).await?;
         let tail = Tail::open(&*self.log, self.partition).await?;
         let found = newest(&*self.log, self.partition, &Source::Topic, |_| true).await?;
         // Going on in one epoch, each writer adds to what the other wrote; two that began anew at once have overwritten
@@ -117,7 +119,7 @@ impl Snapshots {
         let mut again = found.behind;
         again.extend(aside.into_iter().map(|(entity, _)| entity));
         pass.write_all(again).await?;
-        let Some((documents, marker)) = pass.mark(&marks, checkpoint).await? else {
+        let Some((documents, marker)) = pass.mark(&marks, checkpoint, &waited).await? else {
             return Ok(None);
         };
         let Some(marker) = marker else {

@@ -1,0 +1,66 @@
+//! What a snapshot's marker claims: each entity's document as of its place is in the topic, or the entity is aside.
+
+use khala::pure::entity::Entity;
+use khala::pure::place::{NextOffset, Offset};
+
+use super::part::Part;
+use super::projector::Task;
+use super::writers::{compact, go_on, has_all, is_parked, part, restored, round, sea, to_its_end, writer};
+
+fn run() -> Entity {
+    Entity::parse("run/b").expect("a subject")
+}
+
+/// Its document.
+fn said(part: &Part) -> String {
+    let json = part.documents.get(&run()).map(|(json, _)| json.as_slice());
+    String::from_utf8_lossy(json.unwrap_or_default()).into_owned()
+}
+
+/// All events are read, and the last one of `run/b` waits.
+fn waiting() -> Part {
+    Part {
+        checkpoint: part(3).checkpoint,
+        parked: [(run(), Offset(2))].into(),
+        ..part(2)
+    }
+}
+
+/// What is restored from the round of a writer, at whose poll `at` the entity that waits is healed, and whether the
+/// round had come to its end before.
+fn healed_at(at: usize, has_marker: bool) -> (Part, bool) {
+    let sea = sea();
+    if has_marker {
+        sea.lock().part = part(2);
+        to_its_end(Box::pin(round(writer(&sea))));
+    }
+    sea.lock().part = waiting();
+    let mut task: Task<_> = Box::pin(round(writer(&sea)));
+    let was_done = go_on(&mut task, at).is_some();
+    sea.lock().part = part(3);
+    if !was_done {
+        to_its_end(task);
+    }
+    compact(&sea);
+    (restored(&sea), was_done)
+}
+
+#[test]
+fn an_entity_that_is_healed_while_a_round_is_under_way_is_written_or_aside() {
+    for has_marker in [false, true] {
+        let mut at = 0;
+        loop {
+            let (part, was_done) = healed_at(at, has_marker);
+            assert!(
+                has_all(&part) || is_parked(&part),
+                "healed at {at}: {:?}",
+                part.documents
+            );
+            if was_done {
+                break;
+            }
+            at += 1;
+        }
+        assert!(at > 10, "{at} moments are too few");
+    }
+}
