@@ -1,11 +1,15 @@
 //! What a snapshot's marker claims: each entity's document as of its place is in the topic, or the entity is aside.
 
+use std::collections::BTreeSet;
+
 use khala::pure::entity::Entity;
 use khala::pure::place::{NextOffset, Offset};
+use khala::repair::snapshot::{Round, lookup};
 
 use super::part::Part;
 use super::projector::Task;
-use super::writers::{compact, go_on, has_all, is_parked, part, restored, round, sea, to_its_end, writer};
+use super::sea::Sea;
+use super::writers::{compact, go_on, has_all, is_parked, part, restored, round, sea, site, to_its_end, writer};
 
 fn run() -> Entity {
     Entity::parse("run/b").expect("a subject")
@@ -63,4 +67,39 @@ fn an_entity_that_is_healed_while_a_round_is_under_way_is_written_or_aside() {
         }
         assert!(at > 10, "{at} moments are too few");
     }
+}
+
+/// A topic whose newest document of `run/b` cannot be read, behind an older one, and then a marker.
+fn spoilt() -> Sea {
+    let sea = sea();
+    for applied in [2, 3] {
+        sea.lock().part = part(applied);
+        let (_, done) = to_its_end(Box::pin(round(writer(&sea))));
+        assert!(matches!(done, Round::Written { .. }), "{done:?}");
+    }
+    let mut state = sea.lock();
+    let of_run = |record: &&mut crate::reference::Rec| record.key.as_deref() == Some(run().subject().as_bytes());
+    let newest = state.documents.iter_mut().rev().find(of_run).expect("it was written");
+    newest.value = Some(b"{}".to_vec());
+    drop(state);
+    sea
+}
+
+#[test]
+fn a_restore_parks_whose_newest_document_cannot_be_read() {
+    let part = restored(&spoilt());
+    assert!(is_parked(&part), "{}", said(&part));
+}
+
+#[test]
+fn a_lookup_gives_no_older_document_for_one_that_cannot_be_read() {
+    let sea = spoilt();
+    sea.lock().first = 3; // the older marker tells nothing any more
+    let site = site(&sea);
+    let found = to_its_end(Box::pin(async move {
+        let entities = BTreeSet::from([run(), Entity::parse("run/a").expect("a subject")]);
+        lookup(&site, &entities, NextOffset(3)).await.expect("a calm sea")
+    }));
+    let found: Vec<&str> = found.keys().map(Entity::subject).collect();
+    assert_eq!(found, ["run/a"]);
 }
