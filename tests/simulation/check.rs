@@ -3,13 +3,17 @@
 //! all is as if nothing had ever happened.
 
 use khala::pure::checkpoint::Checkpoint;
-use khala::pure::document::Document;
+use khala::pure::document::{Applied, Document};
 use khala::pure::entity::Entity;
+use khala::pure::event::decode;
 use khala::pure::place::Offset;
+use khala::pure::record::{Record, RecordBatch};
 
+use super::log::copy;
 use super::oracle::Oracle;
 use super::part::Part;
 use super::plan::Event;
+use super::projector::RULES;
 use super::sea::{PARTITION, State};
 use super::version::{Mirrored, Version};
 use super::world::World;
@@ -164,6 +168,7 @@ impl World {
                 || part.damaged.contains(&entity)
                 || part.ever_expired.contains(&entity)
                 || (self.any_cut && oracle.began_before(subject, state.first)) // it may have been left as it was
+                || self.takes_for_its_own(state, &entity, last)
                 // Made without its beginning: below where it seems to begin a rewind takes it out.
                 || (self.guessed.contains(&entity) && last < state.first);
             if !has && !excused {
@@ -185,6 +190,33 @@ impl World {
                 "the checkpoint says {next}, and the dead letter of {offset} is nowhere"
             )),
         }
+    }
+
+    /// Whether a document that had to be left as it was, of a log that was cut, has what it takes for that event: one of the
+    /// same source and sequence, which the log lost.
+    fn takes_for_its_own(&self, state: &State, entity: &Entity, offset: u64) -> bool {
+        let left = state
+            .part
+            .documents
+            .get(entity)
+            .filter(|_| self.ever_left.contains(entity));
+        let Some((mut json, beside)) = left.cloned() else {
+            return false;
+        };
+        if state.part.checkpoint.as_ref().map(Version::of) == Some(Version::Two) {
+            json.as_mut_slice().mirror();
+        }
+        let Ok((mut document, _)) = Document::parse(entity, PARTITION, &json, beside.as_deref()) else {
+            return false;
+        };
+        let record = state.records.iter().find(|record| record.offset == offset);
+        let mut batch = RecordBatch::default();
+        record.into_iter().for_each(|record| copy(record, &mut batch));
+        let duplicate = |record: Record<'_>| {
+            let event = decode(&record, PARTITION, &RULES).ok()?;
+            Some(document.apply(&event, record.offset, record.timestamp_ms) == Applied::Duplicate)
+        };
+        batch.iter().find_map(duplicate).unwrap_or(false)
     }
 
     fn sums_are_right(&self, state: &State, oracle: &Oracle) -> Result<(), String> {

@@ -20,7 +20,7 @@ struct SimReader {
     next: u64,
 }
 
-fn copy(record: &Rec, into: &mut RecordBatch) {
+pub fn copy(record: &Rec, into: &mut RecordBatch) {
     let (key, value) = (record.key.as_deref(), record.value.as_deref());
     into.push(Offset(record.offset), record.timestamp_ms, key, value);
     for (name, value) in &record.headers {

@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use plan::{Call, Event, Plan, VERSIONS_FROM};
+use plan::{Call, Event, Plan, UNSEEN_FROM, VERSIONS_FROM};
 use shrink::{Failing, shrink};
 use weak::Weak;
 use world::{History, run};
@@ -73,8 +73,9 @@ const CORPUS: &[u64] = &[
     1_092_094_418_359,
     1_407_795_841_419,
     1_563_254_451_929,
+    2_008_850_395_313,
 ];
-const FIRST: u64 = 30;
+const FIRST: u64 = 20;
 const FRESH: u64 = 12;
 /// Within so many histories a rule that is switched off must show.
 const BITES_WITHIN: u64 = 150;
@@ -178,7 +179,7 @@ fn run_all(seeds: &[u64]) -> Sum {
 
 #[test]
 fn every_history_converges_to_the_log() {
-    let fresh: u64 = rand::random_range(VERSIONS_FROM..VERSIONS_FROM << 1);
+    let fresh: u64 = rand::random_range(UNSEEN_FROM..UNSEEN_FROM << 1);
     let count = number("SIMULATE").unwrap_or(FRESH);
     let seeds: Vec<u64> = match number("SEED") {
         Some(seed) => vec![seed],
@@ -187,6 +188,7 @@ fn every_history_converges_to_the_log() {
             .copied()
             .chain(0..FIRST)
             .chain(VERSIONS_FROM..VERSIONS_FROM + FIRST)
+            .chain(UNSEEN_FROM..UNSEEN_FROM + FIRST)
             .chain(fresh..fresh + count)
             .collect(),
     };

@@ -7,6 +7,7 @@ use super::check::named;
 use super::oracle::Oracle;
 use super::part::Part;
 use super::plan::Event;
+use super::projector::Projector;
 use super::world::{Foreign, World};
 use crate::reference::Rec;
 
@@ -111,6 +112,7 @@ impl World {
 
     pub(super) fn time_passes(&mut self) {
         self.disturb();
+        self.cut_unseen();
         if let Some((_, newest)) = self.comes_back.take_if(|(at, _)| *at <= self.step) {
             self.sea.lock().part = newest;
             self.sea.lock().changes += 1;
@@ -143,6 +145,23 @@ impl World {
             *self.history.faults.entry("restore disturbed").or_default() += 1;
             self.sea.lock().changes += 1;
             self.note("** restore disturbed");
+        }
+    }
+
+    /// The log is cut, and has grown again, after a projector has compared it with the store and before its first fetch.
+    fn cut_unseen(&mut self) {
+        let Some(often) = self
+            .plan
+            .cuts_unseen
+            .filter(|_| self.projectors.iter().any(Projector::is_about_to_read))
+        else {
+            return;
+        };
+        self.luck = self.plan.luck(self.step, Event::Cut);
+        if self.luck.one_in(often) {
+            *self.history.faults.entry("cut before a first fetch").or_default() += 1;
+            self.befall(Event::Cut);
+            self.publish(8);
         }
     }
 
@@ -287,6 +306,7 @@ impl World {
         (self.any_cut, self.any_forgotten) = (false, false);
         (self.comes_back, self.snapshots, self.expiry) = (None, None, None);
         self.ever_damaged.clear();
+        self.ever_left.clear();
         (self.guessed, self.cut_away) = Default::default();
         self.right.clear();
         self.projectors.clear();

@@ -9,6 +9,8 @@ use crate::reference::messy::dice::Dice;
 const STEPS: u64 = 600;
 /// Histories of seeds below have one version at once: they stay what they were.
 pub const VERSIONS_FROM: u64 = 1 << 40;
+/// And in histories of seeds below no log is cut just before a first fetch.
+pub const UNSEEN_FROM: u64 = 1 << 41;
 
 macro_rules! events {
     ($($event:ident $name:literal $often:literal,)*) => {
@@ -114,6 +116,8 @@ pub struct Plan {
     pub steps: u64,
     pub events: Vec<(u64, Event)>,
     pub calls: Calls,
+    /// Of times that a projector is about to fetch first, once in so many the log is cut just then.
+    pub cuts_unseen: Option<u64>,
     pub cache_bytes: usize,
 }
 
@@ -143,11 +147,17 @@ impl Plan {
         events.sort_unstable();
         let calls = Calls(Call::ALL.map(|(_, often)| rate(often)));
         let cache_bytes = if dice.one_in(2) { 3_000 } else { 1 << 20 };
+        let is_cut = events.iter().any(|(_, event)| *event == Event::Cut);
+        let cuts_unseen = match weak {
+            Weak::ReadBehind => Some(4),
+            _ => (is_cut && seed >= UNSEEN_FROM).then_some(20),
+        };
         Self {
             seed,
             weak,
             steps: STEPS,
             events,
+            cuts_unseen,
             calls,
             cache_bytes,
         }

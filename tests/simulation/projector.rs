@@ -135,6 +135,11 @@ impl Projector {
         }
     }
 
+    /// It has compared store and log, and has read nothing yet.
+    pub fn is_about_to_read(&self) -> bool {
+        self.place.is_some() && self.reader.is_none()
+    }
+
     pub fn is_idle(&self) -> bool {
         self.effects.is_empty()
     }

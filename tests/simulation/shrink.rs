@@ -74,6 +74,11 @@ impl Failing {
                 self.try_instead(Plan { calls, ..plan });
             }
         }
+        if self.plan.cuts_unseen.is_some() {
+            let plan = self.plan.clone();
+            let cuts_unseen = None;
+            self.try_instead(Plan { cuts_unseen, ..plan });
+        }
         for kind in self.plan.kinds() {
             let mut plan = self.plan.clone();
             plan.events.retain(|(_, event)| *event != kind);

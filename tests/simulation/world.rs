@@ -77,6 +77,8 @@ pub(super) struct World {
     /// Added to the records' times.
     pub(super) later_ms: i64,
     pub(super) ever_damaged: BTreeSet<Entity>,
+    /// Left as they were, of a log that was cut: they may have events that it has not.
+    pub(super) ever_left: BTreeSet<Entity>,
     /// Expired in a store that was lost since.
     pub(super) expired_before: BTreeSet<Entity>,
     /// What was cut away: offsets, times and checksums.
@@ -160,6 +162,7 @@ impl World {
             disturbs: None,
             later_ms: 0,
             ever_damaged: BTreeSet::new(),
+            ever_left: BTreeSet::new(),
             expired_before: BTreeSet::new(),
             cut_away: BTreeSet::new(),
             found: None,
@@ -235,7 +238,10 @@ impl World {
                 }
                 Said::BegunAgain => *self.history.named.entry("restore begun again").or_default() += 1,
                 Said::Left(left) if left.is_empty() => {}
-                Said::Left(left) => self.note(&format!("projector {name}: left as they are: {left:?}")),
+                Said::Left(left) => {
+                    self.note(&format!("projector {name}: left as they are: {left:?}"));
+                    self.ever_left.extend(left.into_iter().filter(|_| self.any_cut));
+                }
             }
         }
     }
