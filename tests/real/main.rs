@@ -30,6 +30,7 @@ mod forecast;
 mod formats;
 mod gate;
 mod handoff;
+mod headers;
 mod held;
 mod http;
 mod http_auth;
