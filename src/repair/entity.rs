@@ -195,6 +195,7 @@ async fn restore_stream(
             .all(|(stored, event)| stored.seq == event.seq && stored.json == event.json);
     if !same {
         let heal = Heal {
+            version: examined.version(),
             entries: vec![entry(examined, healer.now).0],
             ..Heal::default()
         };

@@ -217,6 +217,11 @@ pub fn parse(entity: &Entity, partition: PartitionId, seen: &Stored) -> Option<R
 }
 
 impl Examined {
+    /// The projection version of the checkpoint that it was seen with.
+    pub(super) fn version(&self) -> Option<u32> {
+        self.checkpoint.as_ref().map(|checkpoint| checkpoint.projection_version)
+    }
+
     /// The checkpoint once this parked entity is right: digest and counts take in what waited.
     pub fn unparked(&self, before: &Checkpoint, hash: u128) -> Checkpoint {
         Checkpoint {

@@ -167,6 +167,7 @@ async fn write(
     if !plain.is_empty() {
         let heal = Heal {
             owner: owner.cloned(),
+            version: plain.first().and_then(Examined::version),
             moves: None,
             entries: plain.iter().map(|examined| entry(examined, healer.now).0).collect(),
         };
@@ -183,6 +184,7 @@ async fn write(
         let after = examined.unparked(&before, hash);
         let heal = Heal {
             owner: owner.cloned(),
+            version: Some(before.projection_version),
             moves: Some((before.identity(), after.clone())),
             entries: vec![entry],
         };

@@ -1,5 +1,6 @@
 //! Putting entities right beside whoever projects. Invariant: an entity is written only if document, state and place
-//! in the index are still as they were seen; nothing is while a rewind is under way or somebody else's operator works.
+//! in the index are still as they were seen, under a checkpoint of the same projection version; nothing is while a rewind
+//! is under way or somebody else's operator works.
 
 use super::Owner;
 use crate::pure::batch::Stored;
@@ -13,6 +14,9 @@ pub struct Heal {
     /// The healer's own lease, if it holds one. A projector's lease ends with the first entity done: it must not go
     /// on with what it keeps in memory.
     pub owner: Option<Owner>,
+    /// The projection version of the checkpoint that the entities were seen with; `None`: there was none. An entity that
+    /// was not there tells no version itself.
+    pub version: Option<u32>,
     /// The checkpoint that must be there, and what it becomes: for entities that were parked.
     pub moves: Option<(Identity, Checkpoint)>,
     /// Each by itself; with `moves` all or none.

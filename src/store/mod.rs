@@ -267,8 +267,8 @@ pub trait Store: Send + Sync {
     /// Puts entities right beside whoever projects: those that are still as they were seen.
     ///
     /// # Errors
-    /// `Refused`: a rewind is under way, or the checkpoint to be moved is not the expected one. `NotOwner`: an
-    /// operator's lease. Nothing was written then.
+    /// `Refused`: a rewind is under way, the documents are of another projection version than they were seen, or the
+    /// checkpoint to be moved is not the expected one. `NotOwner`: an operator's lease. Nothing was written then.
     async fn heal(&self, partition: PartitionId, heal: &Heal) -> Result<Vec<Healed>, StoreError>;
 
     /// Takes documents and streams of those away that are still at their place; returns of how many.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use khala::pure::batch::DocumentWrite;
+use khala::pure::batch::{DocumentWrite, Stored};
 use khala::pure::checkpoint::Checkpoint;
 use khala::pure::entity::Entity;
 use khala::pure::place::{NextOffset, Offset, PartitionId};
-use khala::store::{Batch, Heal, Owner, Store, StoreError};
+use khala::store::{Batch, Heal, HealEntry, Healed, Healthy, Owner, Store, StoreError};
 
 use super::transactions::store;
 use crate::support::redis_server::{Keeps, Redis};
@@ -17,6 +17,28 @@ fn checkpoint(next: u64, version: u32) -> Checkpoint {
     Checkpoint {
         projection_version: version,
         ..Checkpoint::first(NextOffset(next), "topic", 1) // no document yet: the digest tells nothing
+    }
+}
+
+/// Of an entity that was not there, and so tells no version itself.
+fn absent(run: &Entity, version: Option<u32>) -> Heal {
+    let healthy = Healthy {
+        offset: Offset(0),
+        json: b"{}".to_vec(),
+        state: None,
+        events: Vec::new(),
+    };
+    let entry = HealEntry {
+        entity: run.clone(),
+        seen: Stored::Absent,
+        index: None,
+        becomes: Some(healthy),
+        unpark: false,
+    };
+    Heal {
+        version,
+        entries: vec![entry],
+        ..Heal::default()
     }
 }
 
@@ -51,10 +73,21 @@ fn what_was_made_upon_another_versions_documents_is_refused() {
             let loaded = store.load(P, &[Some(theirs.clone())], std::slice::from_ref(&run)).await;
             assert!(is_refused(loaded.map(drop)), "{namespace}");
             let heal = Heal {
+                version: Some(2),
                 moves: Some((theirs, batch.checkpoint.clone())),
                 ..Heal::default()
             };
             assert!(is_refused(store.heal(P, &heal).await.map(drop)), "{namespace}");
+            for version in [Some(2), None] {
+                let healed = store.heal(P, &absent(&run, version)).await;
+                assert!(is_refused(healed.map(drop)), "{namespace}: {version:?}");
+            }
+            let healed = store.heal(P, &absent(&run, Some(1))).await;
+            assert!(
+                matches!(healed.as_deref(), Ok([Healed::Done])),
+                "{namespace}: {healed:?}"
+            );
+            store.open(P, &owner, Duration::from_mins(1)).await.expect("opened");
             (batch.expected, batch.checkpoint) = (Some(there.identity()), checkpoint(2, 1));
             store.commit(P, &owner, &batch).await.expect("it was the version");
         });

@@ -318,7 +318,8 @@ impl Part {
             .moves
             .as_ref()
             .map(|(expected, _)| Some(expected) != self.identity().as_ref());
-        if self.is_rewinding() || moved == Some(true) {
+        let version = self.checkpoint.as_ref().map(|now| now.projection_version);
+        if self.is_rewinding() || moved == Some(true) || version != heal.version {
             return Err(self.refused());
         }
         let is_same = |entry: &HealEntry| {

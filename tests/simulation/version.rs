@@ -3,13 +3,22 @@
 //! documents can be compared with the same log. So their digests are equal too, which in life they are only where no
 //! document is: it is the harder case.
 
+use std::sync::Arc;
+
 use khala::pure::batch::{Batch, Stored};
 use khala::pure::checkpoint::{Checkpoint, Identity, Mark};
 use khala::pure::entity::Entity;
 use khala::pure::place::Offset;
+use khala::repair::{Ground, heal};
 use khala::store::{Heal, Healed, Opened, Owner, Peeked, StoreError, StreamEntry};
 
+use super::log::SimLog;
+use super::operator::healer;
 use super::part::Part;
+use super::projector::{RULES, Task};
+use super::sea::{PARTITION, Sea};
+use super::store::SimStore;
+use super::writers::{go_on, part, sea, to_its_end};
 use crate::reference::Rec;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -190,6 +199,7 @@ impl Mirrored for Batch {
 
 impl Mirrored for Heal {
     fn mirror(&mut self) {
+        self.version = self.version.map(mirrored);
         self.moves.mirror();
         for entry in &mut self.entries {
             entry.seen.mirror();
@@ -226,4 +236,43 @@ fn mirror_marker(json: &mut Vec<u8>) {
         other => panic!("a marker's version: {other:?}"),
     };
     *json = serde_json::to_vec(&marker).expect("JSON");
+}
+
+/// A process of version 1 heals an entity that is not there; at its poll `at` all is as version 2 has it, and it is not
+/// there either. The sea then, and whether the healing had come to its end before.
+fn heals_an_absent_entity(at: usize) -> (Sea, bool) {
+    let (sea, run) = (sea(), Entity::parse("run/b").expect("a subject"));
+    let mut lacks = part(3);
+    lacks.documents.remove(&run);
+    lacks.index.remove(&run);
+    sea.lock().part = lacks.clone();
+    let ground = Ground {
+        log: Arc::new(SimLog(sea.clone())),
+        store: Arc::new(SimStore(sea.clone())),
+        partitioner: RULES.partitioner,
+        max_event_bytes: RULES.max_event_bytes,
+        redact: RULES.redact,
+        events_kept: 10,
+    };
+    let mut task: Task<_> = Box::pin(async move { heal(&ground, PARTITION, &[run], &healer(1, 0)).await.is_ok() });
+    let was_done = go_on(&mut task, at).is_some();
+    if was_done {
+        return (sea, true);
+    }
+    sea.lock().part = Version::Two.seen(lacks);
+    to_its_end(task);
+    (sea, false)
+}
+
+#[test]
+fn an_entity_that_is_not_there_is_never_healed_into_documents_of_another_version() {
+    for at in 0.. {
+        let (sea, was_done) = heals_an_absent_entity(at);
+        let healed = sea.lock().part.documents.len() == 2;
+        assert_eq!(healed, was_done, "another version's from {at} on");
+        if was_done {
+            assert!(at > 3, "{at} moments are too few");
+            break;
+        }
+    }
 }

@@ -77,7 +77,7 @@ impl Weak {
         match (self, event) {
             (Self::OffsetOnly, Event::OtherVersion) => Some(60),
             (Self::NoDigest, Event::Spoil) => Some(12),
-            (Self::NoDigest, Event::Audit) => Some(6),
+            (Self::NoDigest, Event::Audit | Event::Rollback) => Some(6),
             (Self::VersionIgnored, Event::Deploy) => Some(20),
             (Self::NoEpoch | Self::NoLastRecord | Self::ReadBehind, Event::Cut) => Some(40),
             (Self::HealUnseen, Event::Audit) => Some(6),

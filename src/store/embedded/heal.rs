@@ -81,15 +81,20 @@ fn done<'a>(entries: &'a [HealEntry], healed: &'a [Healed]) -> impl Iterator<Ite
     pairs.filter_map(|(entry, healed)| (*healed == Healed::Done).then_some(entry))
 }
 
-/// No rewind is under way, and the checkpoint is the expected one where it moves.
+/// No rewind is under way, the documents are of the version seen, and the checkpoint is the expected one where it moves.
 fn ensure_still(view: &View, target: &Target, heal: &Heal) -> Result<(), StoreError> {
     let found = ensure_no_rewind(view, target)?;
     let identity = found.as_ref().map(Checkpoint::identity);
+    let version = found.as_ref().map(|found| found.projection_version);
     let moved = heal
         .moves
         .as_ref()
         .is_some_and(|(expected, _)| identity.as_ref() != Some(expected));
-    if moved { Err(refused(target, found)) } else { Ok(()) }
+    if moved || version != heal.version {
+        Err(refused(target, found))
+    } else {
+        Ok(())
+    }
 }
 
 /// The checkpoint, unless a rewind is under way.
@@ -185,6 +190,7 @@ mod tests {
         ];
         put(&store, &batch(Some(9), 10, &[("run/c", 8)])).await;
         let heal = Heal {
+            version: Some(at(10).projection_version),
             entries,
             ..Heal::default()
         };
@@ -213,6 +219,7 @@ mod tests {
             ..at(9)
         };
         let heal = |expected: u64, entries| Heal {
+            version: Some(moved.projection_version),
             moves: Some((at(expected).identity(), moved.clone())),
             entries,
             owner: None,
@@ -256,6 +263,17 @@ mod tests {
         assert!(matches!(done, Err(StoreError::Refused { .. })), "{done:?}");
         let loaded = store.load(P0, &[Some(theirs.identity())], &[entity("run/a")]).await;
         assert!(matches!(loaded, Err(StoreError::Refused { .. })), "{loaded:?}");
+        // One that was not there tells no version itself.
+        let heal = |entry: HealEntry, version| Heal {
+            version,
+            entries: vec![entry],
+            ..Heal::default()
+        };
+        for version in [Some(theirs.projection_version), None] {
+            let seen = entry(&store, "run/a", Some(1)).await;
+            let healed = store.heal(P0, &heal(seen, version)).await;
+            assert!(matches!(healed, Err(StoreError::Refused { .. })), "{healed:?}");
+        }
         put(&store, &batch(Some(1), 2, &[("run/a", 1)])).await;
     }
 }

@@ -23,6 +23,7 @@ pub(super) async fn heal(store: &RedisStore, partition: PartitionId, heal: &Heal
         call.key(key);
     }
     call.argument(heal.owner.as_ref().map_or("", |owner| owner.0.as_str()));
+    call.argument(heal.version.map_or_else(String::new, |version| version.to_string()));
     if let Some((expected, checkpoint)) = &heal.moves {
         call.argument("1");
         expected.fields().into_iter().for_each(|field| call.argument(field));
