@@ -42,6 +42,8 @@ impl World {
         }
         self.checked = state.changes;
         state.part.blind |= self.is_blind(&state);
+        state.part.partly_healed |= self.heals_partly(&state);
+        state.part.healed.clear();
         let part = &state.part;
         if let Some(mixed) = &part.mixed {
             return Err(mixed.clone());
@@ -88,6 +90,14 @@ impl World {
             let named = (last.offset.0, last.timestamp_ms, last.crc32c);
             last.offset.0 < state.first && self.cut_away.contains(&named)
         })
+    }
+
+    /// Whether the log has forgotten a part of a document that an audit has just put right.
+    fn heals_partly(&self, state: &State) -> bool {
+        let now = state.part.checkpoint.as_ref();
+        let oracle = self.oracle_of(now.map_or("", |now| now.topic_id.as_str()));
+        let mut healed = state.part.healed.iter();
+        healed.any(|entity| oracle.began_before(entity.subject(), state.first))
     }
 
     fn held_rightly(&self) -> Result<(), String> {
@@ -229,10 +239,7 @@ impl World {
         // What it counts for a document that cannot be read nobody can tell, of a log that was cut and has forgotten, or
         // where the log has forgotten a part of what the document was made of. Or where documents lack what was lost,
         // and one of two that could not be read was made of a snapshot, which does not.
-        let mut healed = part.healed.iter();
-        let unknowable = self.any_cut && state.first > 0 && part.rewound
-            || part.untold > 0
-            || healed.any(|entity| oracle.began_before(entity.subject(), state.first));
+        let unknowable = self.any_cut && state.first > 0 && part.rewound || part.untold > 0 || part.partly_healed;
         if digest != checkpoint.digest.0 && !unknowable {
             let says = checkpoint.digest;
             let off = checkpoint.digest.0.wrapping_sub(digest);

@@ -44,8 +44,10 @@ pub struct Part {
     /// What the digest counts that no document tells, when one that could not be read went on from a snapshot: others
     /// that cannot be read, or that expired and left nothing.
     pub untold: usize,
-    /// Lost or spoilt documents that an audit put right.
+    /// Lost or spoilt documents that an audit put right since the last check.
     pub healed: BTreeSet<Entity>,
+    /// The log had forgotten a part of one by then.
+    pub partly_healed: bool,
     /// They are of records that were cut away, and retention took what stood in the last one's place: nothing tells.
     pub blind: bool,
     /// What one version wrote into documents of another.
