@@ -1,9 +1,8 @@
 //! Some entities against the log, exactly, on a moving system.
 //! In: entities of one partition. Out: what the store has of each, what the log says of it, and the verdict.
-//! Invariant: document and checkpoint are read at one instant, and the log is folded up to that very checkpoint: so
-//! whatever is committed meanwhile, a document that differs is drift.
+//! Invariant: document, checkpoint and whether it is parked are read at one instant, and the log is folded up to that very
+//! checkpoint: so whatever is committed meanwhile, a document that differs is drift.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::pure::document::{Document, Unreadable};
 use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::pure::refold::{KeptEvent, Refold, Refolded, Want};
-use crate::store::{Peeked, Stored};
+use crate::store::Stored;
 
 /// Where a fold begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +70,7 @@ pub async fn examine(
     } else {
         NextOffset::START
     };
-    let (peeked, parked) = peek(ground, partition, entities).await?;
+    let peeked = ground.store.peek(partition, entities).await?;
     if let Some(checkpoint) = &peeked.checkpoint {
         check_intent(partition, checkpoint)?; // one that was begun since may not have come to these yet
         check_version(partition, checkpoint)?;
@@ -81,9 +80,9 @@ pub async fn examine(
     let mut refold = Refold::new(partition, rules, events_kept);
     let mut range = (end, NextOffset::START);
     let mut read = Vec::with_capacity(entities.len());
-    for (entity, (seen, index)) in entities.iter().zip(peeked.entities) {
+    for ((entity, (seen, index)), parked) in entities.iter().zip(peeked.entities).zip(&peeked.parked) {
         let document = parse(entity, partition, &seen);
-        let split = parked.get(entity);
+        let split = parked.as_ref();
         // A rewind may have left it further on than where it was parked then: the digest counts it as it is.
         let counted = |offset: &Offset| NextOffset(offset.0).max(index.map_or(NextOffset::START, Offset::next));
         let mut want = Want {
@@ -109,43 +108,22 @@ pub async fn examine(
     }
     let (records, mut folded) = fold(ground, partition, range, pace, refold).await?;
     folded.sort_by_key(|one| one.tag);
-    let examined = entities
-        .iter()
-        .zip(read)
-        .zip(folded)
-        .map(|((entity, (seen, index, document, start)), one)| {
-            let parked = parked.get(entity).copied();
-            Examined {
-                verdict: judge(&seen, document.as_ref(), index, parked, &one.document, first),
-                entity: entity.clone(),
-                seen,
-                index,
-                parked,
-                checkpoint: peeked.checkpoint.clone(),
-                begin: start,
-                refolded: untagged(one),
-            }
-        });
+    let examined = entities.iter().zip(read).zip(peeked.parked).zip(folded).map(
+        |(((entity, (seen, index, document, start)), parked), one)| Examined {
+            verdict: judge(&seen, document.as_ref(), index, parked, &one.document, first),
+            entity: entity.clone(),
+            seen,
+            index,
+            parked,
+            checkpoint: peeked.checkpoint.clone(),
+            begin: start,
+            refolded: untagged(one),
+        },
+    );
     Ok(Examination {
         entities: examined.collect(),
         records,
     })
-}
-
-/// What the store has of them, and which were parked at that instant. One that was parked since waits from its checkpoint
-/// on; one that waits no longer has another document by now, and is not taken for what was seen.
-async fn peek(
-    ground: &Ground,
-    partition: PartitionId,
-    entities: &[Entity],
-) -> Result<(Peeked, BTreeMap<Entity, Offset>), RepairError> {
-    let before = ground.store.parked(partition).await?;
-    let peeked = ground.store.peek(partition, entities).await?;
-    let after = ground.store.parked(partition).await?.into_iter();
-    let next = peeked.checkpoint.as_ref().map_or(NextOffset::START, |now| now.next);
-    let parked = after.filter(|one| next.is_past(one.1) || before.contains(one));
-    let parked = parked.collect();
-    Ok((peeked, parked))
 }
 
 /// The last events of a stream that a document includes.

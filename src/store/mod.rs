@@ -52,6 +52,8 @@ pub struct Peeked {
     pub checkpoint: Option<Checkpoint>,
     /// In the order asked: the document, and the entity's place in the index.
     pub entities: Vec<(Stored, Option<Offset>)>,
+    /// In the same order: the first offset not applied to it, if it is parked.
+    pub parked: Vec<Option<Offset>>,
 }
 
 /// An entity whose document is taken away long after its end.
@@ -261,7 +263,8 @@ pub trait Store: Send + Sync {
     /// Number of documents whose last event lies below `offset`.
     async fn count_below(&self, partition: PartitionId, offset: NextOffset) -> Result<u64, StoreError>;
 
-    /// Documents of `entities` and their places in the index, with the checkpoint of the same instant.
+    /// Documents of `entities`, their places in the index and whether they are parked, with the checkpoint of the same
+    /// instant.
     async fn peek(&self, partition: PartitionId, entities: &[Entity]) -> Result<Peeked, StoreError>;
 
     /// Puts entities right beside whoever projects: those that are still as they were seen.

@@ -39,9 +39,11 @@ async fn commit_and_read(store: &RedisStore, owner: &Owner, batch: &Batch) {
     let mut wanted = batch.parked.clone();
     wanted.sort();
     assert_eq!(parked, wanted);
+    let (waiting, from): (Vec<_>, Vec<_>) = wanted.into_iter().map(|(entity, at)| (entity, Some(at))).unzip();
+    assert_eq!(store.peek(P, &waiting).await.expect("readable").parked, from);
     let entities: Vec<_> = batch.documents.iter().map(|document| document.entity.clone()).collect();
-    let found = store.peek(P, &entities).await.expect("readable").entities;
-    for (document, found) in batch.documents.iter().zip(found) {
+    let peeked = store.peek(P, &entities).await.expect("readable");
+    for (document, found) in batch.documents.iter().zip(peeked.entities) {
         let state = document.state.as_ref().map(|state| batch.text(state).to_vec());
         let json = batch.text(&document.json).to_vec();
         assert_eq!(found, (Stored::Document { json, state }, Some(document.offset)));

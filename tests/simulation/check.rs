@@ -42,7 +42,7 @@ impl World {
         }
         self.checked = state.changes;
         state.part.blind |= self.is_blind(&state);
-        state.part.partly_healed |= self.heals_partly(&state);
+        state.part.partly_healed += self.healed_partly(&state);
         state.part.healed.clear();
         let part = &state.part;
         if let Some(mixed) = &part.mixed {
@@ -92,12 +92,13 @@ impl World {
         })
     }
 
-    /// Whether the log has forgotten a part of a document that an audit has just put right.
-    fn heals_partly(&self, state: &State) -> bool {
+    /// Of how many documents that an audit has just put right the log has forgotten a part.
+    fn healed_partly(&self, state: &State) -> usize {
         let now = state.part.checkpoint.as_ref();
         let oracle = self.oracle_of(now.map_or("", |now| now.topic_id.as_str()));
-        let mut healed = state.part.healed.iter();
-        healed.any(|entity| oracle.began_before(entity.subject(), state.first))
+        let healed = state.part.healed.iter();
+        let partly = healed.filter(|entity| oracle.began_before(entity.subject(), state.first));
+        partly.count()
     }
 
     fn held_rightly(&self) -> Result<(), String> {
@@ -239,7 +240,7 @@ impl World {
         // What it counts for a document that cannot be read nobody can tell, of a log that was cut and has forgotten, or
         // where the log has forgotten a part of what the document was made of. Or where documents lack what was lost,
         // and one of two that could not be read was made of a snapshot, which does not.
-        let unknowable = self.any_cut && state.first > 0 && part.rewound || part.untold > 0 || part.partly_healed;
+        let unknowable = self.any_cut && state.first > 0 && part.rewound || part.untold + part.partly_healed > 0;
         if digest != checkpoint.digest.0 && !unknowable {
             let says = checkpoint.digest;
             let off = checkpoint.digest.0.wrapping_sub(digest);

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use khala::pure::entity::Entity;
 use khala::pure::place::{NextOffset, Offset};
+use khala::repair::heal;
 use khala::repair::snapshot::{Round, lookup};
 
+use super::operator::healer;
 use super::part::Part;
 use super::projector::Task;
-use super::sea::Sea;
+use super::sea::{PARTITION, Sea};
+use super::version::ground;
 use super::writers::{compact, go_on, has_all, is_parked, part, restored, round, sea, site, to_its_end, writer};
 
 fn run() -> Entity {
@@ -67,6 +70,51 @@ fn an_entity_that_is_healed_while_a_round_is_under_way_is_written_or_aside() {
         }
         assert!(at > 10, "{at} moments are too few");
     }
+}
+
+/// The entity that waits has lost its document. It is healed, and the store fails over to a copy in which it does not wait
+/// yet, before poll `over`, and back before poll `back`.
+fn healed_beside(over: usize, back: usize) -> Part {
+    let sea = sea();
+    let mut newest = waiting();
+    newest.documents.remove(&run());
+    let mut older = newest.clone();
+    older.checkpoint = part(2).checkpoint;
+    older.parked.clear();
+    sea.lock().part = newest.clone();
+    let ground = ground(&sea);
+    let mut task: Task<_> = Box::pin(async move { heal(&ground, PARTITION, &[run()], &healer(1, 0)).await.is_ok() });
+    for at in 0..=back {
+        if at == over {
+            newest = std::mem::replace(&mut sea.lock().part, older.clone());
+        }
+        if at == back {
+            sea.lock().part = newest.clone();
+        }
+        if go_on(&mut task, 1).is_some() {
+            if (over..back).contains(&at) {
+                sea.lock().part = newest;
+            }
+            return sea.lock().part.clone();
+        }
+    }
+    to_its_end(task);
+    sea.lock().part.clone()
+}
+
+#[test]
+fn what_waits_is_healed_as_what_waits_also_where_the_store_fails_over_and_back() {
+    let mut healed = 0;
+    for over in 0..40 {
+        for back in over + 1..=40 {
+            let part = healed_beside(over, back);
+            let is_whole = said(&part).contains(r#""latest_seq":2"#);
+            let when = format!("over at {over}, back at {back}");
+            assert!(!is_whole || !is_parked(&part), "{when}: the digest counts what it was");
+            healed += u64::from(is_whole);
+        }
+    }
+    assert!(healed > 0, "it was never healed");
 }
 
 /// A topic whose newest document of `run/b` cannot be read, behind an older one, and then a marker.

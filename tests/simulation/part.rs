@@ -46,8 +46,8 @@ pub struct Part {
     pub untold: usize,
     /// Lost or spoilt documents that an audit put right since the last check.
     pub healed: BTreeSet<Entity>,
-    /// The log had forgotten a part of one by then.
-    pub partly_healed: bool,
+    /// Of how many of them the log had forgotten a part by then.
+    pub partly_healed: usize,
     /// They are of records that were cut away, and retention took what stood in the last one's place: nothing tells.
     pub blind: bool,
     /// What one version wrote into documents of another.
@@ -155,6 +155,7 @@ impl Part {
             index => (self.stored(entity, weak), index),
         };
         Peeked {
+            parked: entities.iter().map(|entity| self.parked.get(entity).copied()).collect(),
             checkpoint: self.checkpoint.clone(),
             entities: entities.iter().map(read).collect(),
         }

@@ -238,6 +238,17 @@ fn mirror_marker(json: &mut Vec<u8>) {
     *json = serde_json::to_vec(&marker).expect("JSON");
 }
 
+pub fn ground(sea: &Sea) -> Ground {
+    Ground {
+        log: Arc::new(SimLog(sea.clone())),
+        store: Arc::new(SimStore(sea.clone())),
+        partitioner: RULES.partitioner,
+        max_event_bytes: RULES.max_event_bytes,
+        redact: RULES.redact,
+        events_kept: 10,
+    }
+}
+
 /// A process of version 1 heals an entity that is not there; at its poll `at` all is as version 2 has it, and it is not
 /// there either. The sea then, and whether the healing had come to its end before.
 fn heals_an_absent_entity(at: usize) -> (Sea, bool) {
@@ -246,14 +257,7 @@ fn heals_an_absent_entity(at: usize) -> (Sea, bool) {
     lacks.documents.remove(&run);
     lacks.index.remove(&run);
     sea.lock().part = lacks.clone();
-    let ground = Ground {
-        log: Arc::new(SimLog(sea.clone())),
-        store: Arc::new(SimStore(sea.clone())),
-        partitioner: RULES.partitioner,
-        max_event_bytes: RULES.max_event_bytes,
-        redact: RULES.redact,
-        events_kept: 10,
-    };
+    let ground = ground(&sea);
     let mut task: Task<_> = Box::pin(async move { heal(&ground, PARTITION, &[run], &healer(1, 0)).await.is_ok() });
     let was_done = go_on(&mut task, at).is_some();
     if was_done {

@@ -183,6 +183,8 @@ mod tests {
         let parked = vec![(entity("run/a"), Offset(1))];
         let first = batch(None, 9, &[("run/a", 3), ("run/b", 4), ("run/c", 5), ("worker/w", 6)]);
         put(&store, &Batch { parked, ..first }).await;
+        let peeked = store.peek(P0, &[entity("run/a"), entity("run/b")]).await.unwrap();
+        assert_eq!(peeked.parked, [Some(Offset(1)), None]);
         let entries = vec![
             entry(&store, "run/a", Some(2)).await,
             entry(&store, "run/b", None).await,

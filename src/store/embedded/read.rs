@@ -93,6 +93,18 @@ impl View {
             .collect()
     }
 
+    /// The first offset that is not applied to the entity, if it is parked.
+    pub(super) fn waits(&self, entity: &Entity) -> Result<Option<Offset>, StoreError> {
+        let key = self.place.parked(entity.subject());
+        let value = self.snapshot.get(self.shared.disk.meta(), &key);
+        let value = value.map_err(|error| self.corrupt("parked", &error))?;
+        let read = value.map(|value| keys::read_number(&key, &value).map(Offset));
+        match read {
+            Some(None) => Err(self.corrupt("parked", &"its checksum does not fit: bits have flipped")),
+            waits => Ok(waits.flatten()),
+        }
+    }
+
     /// From any checkpoint of the namespace that can be read.
     pub(super) fn namespace_partitions(&self, namespace: &str) -> Option<u32> {
         let all = keys::checkpoints_of(namespace);

@@ -53,12 +53,14 @@ impl View {
         Ok(count)
     }
 
-    /// Documents and their places in the index, with the checkpoint.
+    /// Documents, their places in the index and which are parked, with the checkpoint.
     pub(super) fn peek(&self, entities: &[Entity]) -> Result<Peeked, StoreError> {
         let read = |entity| Ok((self.stored(entity)?, self.last_offset(entity)?));
+        let waits = |entity| self.waits(entity);
         Ok(Peeked {
             checkpoint: self.checkpoint()?,
             entities: entities.iter().map(read).collect::<Result<_, StoreError>>()?,
+            parked: entities.iter().map(waits).collect::<Result<_, StoreError>>()?,
         })
     }
 

@@ -287,7 +287,12 @@ impl Store for RedisStore {
     async fn peek(&self, partition: PartitionId, entities: &[Entity]) -> Result<Peeked, StoreError> {
         let keys = self.keys(partition);
         let mut call = Call::peek();
-        for key in [keys.checkpoint(), keys.index(Kind::Run), keys.index(Kind::Worker)] {
+        for key in [
+            keys.checkpoint(),
+            keys.index(Kind::Run),
+            keys.index(Kind::Worker),
+            keys.parked(),
+        ] {
             call.key(key);
         }
         for entity in entities {
@@ -295,6 +300,7 @@ impl Store for RedisStore {
             call.key(keys.state(entity));
             call.argument(index_key(entity.kind(), 2));
             call.argument(entity.id());
+            call.argument(entity.subject());
         }
         self.call(READ_LANE, partition, call).await?.peeked(partition, &keys)
     }

@@ -1,10 +1,11 @@
 #!lua flags=no-writes
--- Reads documents and their places in the index with the checkpoint, all of one instant, whatever it is.
--- KEYS: checkpoint, index of runs, index of workers, then per entity: document, state.
--- ARGV: per entity: index (2 or 3), id.
--- Reply: {'ok', checkpoint's fields, then per entity {what, offset or ''}}, where what is as in load.lua.
+-- Reads documents, their places in the index and who is parked with the checkpoint, all of one instant, whatever it is.
+-- KEYS: checkpoint, index of runs, index of workers, parked, then per entity: document, state.
+-- ARGV: per entity: index (2 or 3), id, subject.
+-- Reply: {'ok', checkpoint's fields, then per entity {what, offset or '', first offset not applied or ''}}, where what is as
+--        in load.lua.
 local reply, arg = {'ok', redis.call('HGETALL', KEYS[1])}, 0
-for key = 4, #KEYS, 2 do
+for key = 5, #KEYS, 2 do
   local score = redis.call('ZSCORE', KEYS[tonumber(ARGV[arg + 1])], ARGV[arg + 2])
   local json, what = redis.pcall('GET', KEYS[key]), {0}
   if type(json) == 'table' then
@@ -22,7 +23,7 @@ for key = 4, #KEYS, 2 do
   elseif score then
     what = {2, 'missing_document'}
   end
-  reply[#reply + 1] = {what, score or ''}
-  arg = arg + 2
+  reply[#reply + 1] = {what, score or '', redis.call('HGET', KEYS[4], ARGV[arg + 3]) or ''}
+  arg = arg + 3
 end
 return reply

@@ -87,14 +87,19 @@ impl Reply {
         let fields = values.next().unwrap_or(Value::Nil);
         let entity = |value: Value| {
             let Value::Array(parts) = value else { return None };
-            let [what, score] = <[Value; 2]>::try_from(parts).ok()?;
+            let [what, score, from] = <[Value; 3]>::try_from(parts).ok()?;
             let offset = text(&score).and_then(|score| score.parse::<f64>().ok());
-            Some((stored(what)?, offset.map(|offset| Offset(offset as u64))))
+            let from = text(&from).and_then(|from| from.parse().ok());
+            let there = (stored(what)?, offset.map(|offset| Offset(offset as u64)));
+            Some((there, from.map(Offset)))
         };
         let entities: Option<Vec<_>> = values.map(entity).collect();
+        let entities = entities.ok_or_else(|| corrupt(partition, "a script's answer", "not of its form".to_owned()))?;
+        let (entities, parked) = entities.into_iter().unzip();
         Ok(Peeked {
             checkpoint: checkpoint(partition, &keys.checkpoint(), list(&fields))?,
-            entities: entities.ok_or_else(|| corrupt(partition, "a script's answer", "not of its form".to_owned()))?,
+            entities,
+            parked,
         })
     }
 
