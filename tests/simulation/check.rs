@@ -42,6 +42,7 @@ impl World {
         }
         self.checked = state.changes;
         state.part.blind |= self.is_blind(&state);
+        self.any_put_back |= state.part.rewound || state.part.restored;
         state.part.partly_healed += self.healed_partly(&state);
         state.part.healed.clear();
         let part = &state.part;
@@ -195,8 +196,8 @@ impl World {
         match letters.into_iter().find(|letter| !state.letters.contains(*letter)) {
             None => Ok(()),
             // Below where a rewind began, or where the group says it is, they count as appended, also where the log was
-            // cut since, and where the group lies: docs/reliability.md says so.
-            Some(_) if (self.any_cut || self.group_lied()) && (part.rewound || part.restored) => Ok(()),
+            // cut since, and where the group lies: docs/reliability.md says so. A lost store changes nothing of that.
+            Some(_) if (self.any_cut || self.group_lied()) && self.any_put_back => Ok(()),
             Some((offset, _)) => Err(format!(
                 "the checkpoint says {next}, and the dead letter of {offset} is nowhere"
             )),

@@ -86,6 +86,8 @@ pub(super) struct World {
     /// What the newest audit found.
     pub(super) found: Option<BTreeSet<Entity>>,
     pub(super) any_cut: bool,
+    /// A rewind or restore has been.
+    pub(super) any_put_back: bool,
     pub(super) any_version: bool,
     /// Retention took something.
     pub(super) any_forgotten: bool,
@@ -167,6 +169,7 @@ impl World {
             cut_away: BTreeSet::new(),
             found: None,
             any_cut: false,
+            any_put_back: false,
             any_version: false,
             any_forgotten: false,
             guessed: BTreeSet::new(),
