@@ -9,6 +9,7 @@ use super::ground::Ground;
 use super::heal::{Healer, Repaired, heal};
 use super::site::RepairError;
 use super::snapshot::written_up_to;
+use crate::pure::checkpoint::PROJECTION_VERSION;
 use crate::pure::document::Document;
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::intent::Intent;
@@ -179,7 +180,12 @@ impl Expiry {
                         Leaves::Place
                     };
                     let (entity, last) = (entity.clone(), *last);
-                    due.push(Expiring { entity, last, leaves });
+                    due.push(Expiring {
+                        entity,
+                        last,
+                        leaves,
+                        version: PROJECTION_VERSION,
+                    });
                 }
             }
             if !due.is_empty() {
@@ -209,6 +215,7 @@ impl Expiry {
                     entity: entity.clone(),
                     last: *last,
                     leaves: Leaves::Nothing,
+                    version: PROJECTION_VERSION,
                 })
                 .collect();
             if !gone.is_empty() {

@@ -65,6 +65,8 @@ pub struct Expiring {
     pub last: Offset,
     /// What stays of it.
     pub leaves: Leaves,
+    /// The projection version of its document.
+    pub version: u32,
 }
 
 /// What stays of an expired entity.
@@ -274,7 +276,8 @@ pub trait Store: Send + Sync {
     /// checkpoint to be moved is not the expected one. `NotOwner`: an operator's lease. Nothing was written then.
     async fn heal(&self, partition: PartitionId, heal: &Heal) -> Result<Vec<Healed>, StoreError>;
 
-    /// Takes documents and streams of those away that are still at their place; returns of how many.
+    /// Takes documents and streams of those away that are still at their place, under a checkpoint of their version; returns
+    /// of how many.
     ///
     /// # Errors
     /// `Refused`: a rewind is under way; nothing was changed.

@@ -6,7 +6,7 @@ use khala::pure::batch::{DocumentWrite, Stored};
 use khala::pure::checkpoint::Checkpoint;
 use khala::pure::entity::Entity;
 use khala::pure::place::{NextOffset, Offset, PartitionId};
-use khala::store::{Batch, Heal, HealEntry, Healed, Healthy, Owner, Store, StoreError};
+use khala::store::{Batch, Expiring, Heal, HealEntry, Healed, Healthy, Leaves, Owner, Store, StoreError};
 
 use super::transactions::store;
 use crate::support::redis_server::{Keeps, Redis};
@@ -88,6 +88,13 @@ fn what_was_made_upon_another_versions_documents_is_refused() {
                 "{namespace}: {healed:?}"
             );
             store.open(P, &owner, Duration::from_mins(1)).await.expect("opened");
+            let expiring = Expiring {
+                entity: run.clone(),
+                last: Offset(0),
+                leaves: Leaves::Place,
+                version: 2,
+            };
+            assert_eq!(store.expire(P, &[expiring]).await.expect("an answer"), 0, "{namespace}");
             (batch.expected, batch.checkpoint) = (Some(there.identity()), checkpoint(2, 1));
             store.commit(P, &owner, &batch).await.expect("it was the version");
         });

@@ -279,7 +279,8 @@ impl Part {
         let mut done = 0;
         for one in entities {
             let entity = &one.entity;
-            if self.index.get(entity) != Some(&one.last) {
+            let version = self.checkpoint.as_ref().map(|now| now.projection_version);
+            if self.index.get(entity) != Some(&one.last) || version != Some(one.version) {
                 continue;
             }
             done += 1;

@@ -156,7 +156,7 @@ impl Store for SimStore {
     }
 
     async fn expire(&self, _: PartitionId, entities: &[Expiring]) -> Result<u64, StoreError> {
-        let entities = entities.to_vec();
+        let entities = self.0.version.seen(entities.to_vec());
         self.0.change(move |part, _| part.expire(&entities)).await
     }
 

@@ -10,7 +10,7 @@ use khala::pure::checkpoint::{Checkpoint, Identity, Mark};
 use khala::pure::entity::Entity;
 use khala::pure::place::Offset;
 use khala::repair::{Ground, heal};
-use khala::store::{Heal, Healed, Opened, Owner, Peeked, StoreError, StreamEntry};
+use khala::store::{Expiring, Heal, Healed, Opened, Owner, Peeked, StoreError, StreamEntry};
 
 use super::log::SimLog;
 use super::operator::healer;
@@ -194,6 +194,12 @@ impl Mirrored for Batch {
         self.expected.mirror();
         self.checkpoint.mirror();
         self.buffer.as_mut_slice().mirror();
+    }
+}
+
+impl Mirrored for Expiring {
+    fn mirror(&mut self) {
+        self.version = mirrored(self.version);
     }
 }
 

@@ -17,9 +17,13 @@ impl Writer {
     ) -> Result<u64, StoreError> {
         self.shared.disk.running()?;
         let view = View::new(self.shared.clone(), &target.namespace, target.partition);
-        ensure_no_rewind(&view, target)?;
+        let found = ensure_no_rewind(&view, target)?.map(|found| found.projection_version);
         let (shared, place, mut done) = (&self.shared, &target.place, 0);
-        for Expiring { entity, last, leaves } in entities {
+        let of_version = entities.iter().filter(|one| found == Some(one.version));
+        for Expiring {
+            entity, last, leaves, ..
+        } in of_version
+        {
             if view.last_offset(entity)? != Some(*last) {
                 continue;
             }
@@ -59,6 +63,7 @@ mod tests {
             entity: entity(subject),
             last: Offset(last),
             leaves,
+            version: at(1).projection_version,
         }
     }
 
@@ -73,6 +78,9 @@ mod tests {
         put(&store, &batch(None, 9, &[("run/a", 3), ("run/b", 5)])).await;
         let moved_on = [expiring("run/a", 2, Leaves::Place)];
         assert_eq!(store.expire(P0, &moved_on).await.unwrap(), 0);
+        let mut theirs = expiring("run/a", 3, Leaves::Place);
+        theirs.version += 1;
+        assert_eq!(store.expire(P0, &[theirs]).await.unwrap(), 0);
         let still = [expiring("run/a", 3, Leaves::Place)];
         assert_eq!(store.expire(P0, &still).await.unwrap(), 1);
         assert_eq!(load(9).await, Stored::Expired);

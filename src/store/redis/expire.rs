@@ -18,7 +18,13 @@ pub(super) async fn expire(
     for key in [keys.checkpoint(), keys.index(Kind::Run), keys.index(Kind::Worker)] {
         call.key(key);
     }
-    for Expiring { entity, last, leaves } in entities {
+    for Expiring {
+        entity,
+        last,
+        leaves,
+        version,
+    } in entities
+    {
         call.key(keys.document(entity));
         call.key(keys.state(entity));
         call.key(keys.events(entity));
@@ -29,6 +35,7 @@ pub(super) async fn expire(
             Leaves::Place => expired_mark(*last),
             Leaves::Nothing => String::new(),
         });
+        call.argument(version.to_string());
     }
     match store.call(READ_LANE, partition, call).await? {
         Reply::Ok(values) => Ok(values.first().and_then(number).unwrap_or(0).max(0) as u64),
