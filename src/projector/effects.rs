@@ -46,7 +46,11 @@ impl Doer {
                 let loaded = self.store.load(self.partition, expected, entities).await;
                 loaded.map(Outcome::Loaded).map_err(failure)
             }
-            Effect::AppendDeadLetters { records, letters } => Ok(self.append(records, letters).await),
+            Effect::AppendDeadLetters {
+                records,
+                letters,
+                known,
+            } => Ok(self.append_unknown(records, letters, *known).await),
             Effect::Commit(batch) => {
                 let committed = self.store.commit(self.partition, &self.owner, batch).await;
                 committed.map(|()| Outcome::Committed).map_err(failure)
@@ -120,6 +124,28 @@ impl Doer {
             other => other.map_err(repair_failure)?,
         };
         Ok(restored.map(Rewound::from))
+    }
+
+    /// Appends them but for those that are known to be there, if the log still is the one that they are of.
+    async fn append_unknown(
+        &self,
+        records: &RecordBatch,
+        letters: &[DeadLetter],
+        known: Option<(NextOffset, RecordIdentity)>,
+    ) -> Outcome {
+        let Some((below, named)) = known else {
+            return self.append(records, letters).await;
+        };
+        let in_log = match self.log.record_at(self.partition, named.offset).await {
+            Ok(in_log) => in_log,
+            Err(error) => {
+                let (failed, detail) = (letters.to_vec(), error.to_string());
+                return Outcome::Appended { failed, detail };
+            }
+        };
+        let is_known = |letter: &&DeadLetter| in_log == Some(named) && below.is_past(records.get(letter.index).offset);
+        let unknown: Vec<DeadLetter> = letters.iter().filter(|letter| !is_known(letter)).cloned().collect();
+        self.append(records, &unknown).await
     }
 
     async fn append(&self, records: &RecordBatch, letters: &[DeadLetter]) -> Outcome {

@@ -28,14 +28,16 @@ pub async fn compare(log: &dyn Log, partition: PartitionId, opened: Opened) -> R
         .checkpoint
         .as_ref()
         .map(|checkpoint| checkpoint.projection_version);
-    let is_of_same_version = |mark: &&Checkpoint| Some(mark.projection_version) == version;
+    let next = opened.checkpoint.as_ref().map(|checkpoint| checkpoint.next);
+    // One past the checkpoint is of a later store than this one: an audit that began there verified it here.
+    let may_go_back_to = |mark: &Checkpoint| Some(mark.projection_version) == version && Some(mark.next) <= next;
     let mut good_mark = None;
     if ahead || last_record == LastRecord::Differs {
         for mark in opened
             .marks
             .iter()
             .map(|mark| &mark.checkpoint)
-            .filter(|mark| mark.next <= bounds.end && is_of_same_version(mark))
+            .filter(|mark| mark.next <= bounds.end && may_go_back_to(mark))
             .take(MARKS_COMPARED_MAX)
         {
             if last_record_of(log, partition, mark, (bounds.first, bounds.end)).await? == LastRecord::Matches {

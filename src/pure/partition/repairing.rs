@@ -5,6 +5,7 @@ use super::{Action, Effect, Kept, Partition, Phase, Remembered, Rewound};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::intent::Intent;
 use crate::pure::place::NextOffset;
+use crate::pure::record::{RecordBatch, RecordIdentity};
 use crate::pure::recovery::{Called, LastRecord, Step, Survey};
 
 impl Partition {
@@ -129,6 +130,22 @@ impl Remembered {
         if self.dead_letters < position.next {
             (self.dead_letters, self.letters_end) = (position.next, position.last_record);
         }
+    }
+
+    /// A log that was cut after it was compared, and before it was read: what is read tells that dead letters from `next`
+    /// on were of another.
+    pub(super) fn recall_letters_of(&mut self, records: &RecordBatch, next: NextOffset) {
+        if LastRecord::among(self.letters_end, records) == LastRecord::Differs {
+            (self.dead_letters, self.letters_end) = (self.dead_letters.min(next), None);
+        }
+    }
+
+    /// Where these records end before the one up to which dead letters were appended: that place, and that record. Only the
+    /// log can tell whether it still has it.
+    pub(super) fn letters_to_compare(&self, records: &RecordBatch) -> Option<(NextOffset, RecordIdentity)> {
+        let is_reached = |end: &RecordIdentity| records.next().is_some_and(|next| next.is_past(end.offset));
+        let end = self.letters_end.filter(|end| !is_reached(end))?;
+        Some((self.dead_letters, end))
     }
 
     /// A log that had another record in the last one's place is no better once retention has taken that one too.

@@ -255,6 +255,7 @@ impl Partition {
             running.at_last |= last == LastRecord::Matches;
             return;
         }
+        self.remembered.recall_letters_of(&records, running.position.next);
         running.at_last = false;
         self.reader_stops = 0;
         running.turn += 1;
@@ -317,17 +318,24 @@ impl Partition {
             );
             return self.hold(Called::DeadLetterShare, Step::Hold, detail, actions);
         }
-        let letters: Vec<DeadLetter> = letters
-            .into_iter()
-            .filter(|letter| !watermark.is_past(records.get(letter.index).offset))
-            .collect();
+        let is_known = |letter: &DeadLetter| watermark.is_past(records.get(letter.index).offset);
+        let mut letters = letters;
+        let known = self.remembered.letters_to_compare(&records);
+        if known.is_none() {
+            letters.retain(|letter| !is_known(letter));
+        }
         if letters.is_empty() {
             folding.stage = Stage::Ready;
             return running.send_ready(actions);
         }
         folding.stage = Stage::Appending;
         running.attempts.append = 0;
-        let effect = Effect::AppendDeadLetters { records, letters };
+        let known = known.filter(|_| letters.iter().any(is_known));
+        let effect = Effect::AppendDeadLetters {
+            records: Arc::clone(&records),
+            letters,
+            known,
+        };
         actions.push(Action::Do {
             effect,
             attempt: 0,
@@ -344,9 +352,12 @@ impl Partition {
             return;
         }
         if !failed.is_empty() {
+            let records = folding.records();
+            let known = self.remembered.letters_to_compare(&records);
             let effect = Effect::AppendDeadLetters {
-                records: folding.records(),
+                records,
                 letters: failed,
+                known,
             };
             return self.again(effect, detail, actions);
         }

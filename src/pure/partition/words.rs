@@ -83,6 +83,8 @@ pub enum Effect {
         records: Arc<RecordBatch>,
         /// Which of them, and why.
         letters: Vec<DeadLetter>,
+        /// Those below this place were appended, if the log still has this record, which stands further on.
+        known: Option<(NextOffset, RecordIdentity)>,
     },
     /// Write a batch.
     Commit(Arc<Batch>),

@@ -262,9 +262,16 @@ impl World {
                 }
                 Outcome::Loaded(entities.iter().map(|entity| self.store.load(entity)).collect())
             }
-            Effect::AppendDeadLetters { records, letters } => {
+            Effect::AppendDeadLetters {
+                records,
+                letters,
+                known,
+            } => {
+                let is_there = known.filter(|(_, named)| self.log.iter().any(|record| record.identity() == *named));
+                let below = is_there.map_or(NextOffset::START, |(below, _)| below);
+                let offsets = letters.iter().map(|letter| records.get(letter.index).offset);
                 self.dead_letters
-                    .extend(letters.iter().map(|letter| records.get(letter.index).offset));
+                    .extend(offsets.filter(|offset| !below.is_past(*offset)));
                 Outcome::Appended {
                     failed: Vec::new(),
                     detail: String::new(),
