@@ -87,7 +87,8 @@ impl Weak {
             (Self::MarkerEarly, Event::Flush) => Some(150),
             (Self::LostInRestore, Event::Lose | Event::Flush) => Some(40),
             (Self::LostInRestore, Event::Snapshot | Event::Retain) => Some(20),
-            (Self::AnyIntent, Event::Replay | Event::Rebalance) => Some(30),
+            (Self::AnyIntent, Event::Replay) => Some(6),
+            (Self::AnyIntent, Event::Rebalance) => Some(40),
             _ => None,
         }
     }
