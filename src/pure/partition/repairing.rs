@@ -1,7 +1,9 @@
 //! A partition whose documents are put back (to a mark, or from a snapshot) before it reads on.
 //! Invariant: whatever came of it, store and log are surveyed again.
 
-use super::{Action, Effect, Kept, Partition, Phase, Remembered, Rewound};
+use std::sync::Arc;
+
+use super::{Action, DeadLetter, Effect, Kept, Partition, Phase, Remembered, Rewound};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::intent::Intent;
 use crate::pure::place::NextOffset;
@@ -140,12 +142,25 @@ impl Remembered {
         }
     }
 
-    /// Where these records end before the one up to which dead letters were appended: that place, and that record. Only the
-    /// log can tell whether it still has it.
-    pub(super) fn letters_to_compare(&self, records: &RecordBatch) -> Option<(NextOffset, RecordIdentity)> {
+    /// What appends them, but for those that the log has; `None` if it has all. Where these records end before the one up
+    /// to which dead letters were appended, only the log can tell whether it still has that one.
+    pub(super) fn append(&self, records: Arc<RecordBatch>, mut letters: Vec<DeadLetter>) -> Option<Effect> {
+        let is_known = |letter: &DeadLetter| self.dead_letters.is_past(records.get(letter.index).offset);
         let is_reached = |end: &RecordIdentity| records.next().is_some_and(|next| next.is_past(end.offset));
-        let end = self.letters_end.filter(|end| !is_reached(end))?;
-        Some((self.dead_letters, end))
+        let end = self.letters_end.filter(|end| !is_reached(end));
+        if end.is_none() {
+            letters.retain(|letter| !is_known(letter));
+        }
+        if letters.is_empty() {
+            return None;
+        }
+        let known = end.filter(|_| letters.iter().any(is_known));
+        let known = known.map(|end| (self.dead_letters, end));
+        Some(Effect::AppendDeadLetters {
+            records,
+            letters,
+            known,
+        })
     }
 
     /// A log that had another record in the last one's place is no better once retention has taken that one too.

@@ -302,7 +302,6 @@ impl Partition {
             &mut running.position,
             now_ms,
         );
-        let watermark = self.remembered.dead_letters;
         let records = folding.records();
         let count = running
             .dead
@@ -318,24 +317,12 @@ impl Partition {
             );
             return self.hold(Called::DeadLetterShare, Step::Hold, detail, actions);
         }
-        let is_known = |letter: &DeadLetter| watermark.is_past(records.get(letter.index).offset);
-        let mut letters = letters;
-        let known = self.remembered.letters_to_compare(&records);
-        if known.is_none() {
-            letters.retain(|letter| !is_known(letter));
-        }
-        if letters.is_empty() {
+        let Some(effect) = self.remembered.append(records, letters) else {
             folding.stage = Stage::Ready;
             return running.send_ready(actions);
-        }
+        };
         folding.stage = Stage::Appending;
         running.attempts.append = 0;
-        let known = known.filter(|_| letters.iter().any(is_known));
-        let effect = Effect::AppendDeadLetters {
-            records: Arc::clone(&records),
-            letters,
-            known,
-        };
         actions.push(Action::Do {
             effect,
             attempt: 0,
@@ -351,14 +338,7 @@ impl Partition {
         if !matches!(folding.stage, Stage::Appending) {
             return;
         }
-        if !failed.is_empty() {
-            let records = folding.records();
-            let known = self.remembered.letters_to_compare(&records);
-            let effect = Effect::AppendDeadLetters {
-                records,
-                letters: failed,
-                known,
-            };
+        if let Some(effect) = self.remembered.append(folding.records(), failed) {
             return self.again(effect, detail, actions);
         }
         folding.stage = Stage::Ready;

@@ -222,10 +222,8 @@ impl World {
         }
         let outcome = self.outcome(&effect);
         if dice.one_in(fault_in) {
-            self.input(Input::Done(Outcome::Failed(
-                effect,
-                Failure::Away("no answer".to_owned()),
-            )));
+            let away = Failure::Away("no answer".to_owned());
+            self.input(Input::Done(Outcome::Failed(effect, away)));
             return true;
         }
         if matches!(outcome, Outcome::Committed) && !dice.one_in(3) {
@@ -255,10 +253,8 @@ impl World {
             Effect::Load { expected, entities } => {
                 let have = self.store.checkpoint.as_ref().map(Checkpoint::identity);
                 if !expected.contains(&have) {
-                    return Outcome::Failed(
-                        effect.clone(),
-                        Failure::Refused(Box::new(self.store.checkpoint.clone())),
-                    );
+                    let found = Box::new(self.store.checkpoint.clone());
+                    return Outcome::Failed(effect.clone(), Failure::Refused(found));
                 }
                 Outcome::Loaded(entities.iter().map(|entity| self.store.load(entity)).collect())
             }
@@ -268,14 +264,11 @@ impl World {
                 known,
             } => {
                 let is_there = known.filter(|(_, named)| self.log.iter().any(|record| record.identity() == *named));
-                let below = is_there.map_or(NextOffset::START, |(below, _)| below);
                 let offsets = letters.iter().map(|letter| records.get(letter.index).offset);
-                self.dead_letters
-                    .extend(offsets.filter(|offset| !below.is_past(*offset)));
-                Outcome::Appended {
-                    failed: Vec::new(),
-                    detail: String::new(),
-                }
+                let unknown = offsets.filter(|at| is_there.is_none_or(|(below, _)| !below.is_past(*at)));
+                self.dead_letters.extend(unknown);
+                let (failed, detail) = Default::default();
+                Outcome::Appended { failed, detail }
             }
             Effect::Commit(batch) => match self.store.commit(batch) {
                 Ok(()) => Outcome::Committed,
