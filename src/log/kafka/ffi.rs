@@ -57,9 +57,9 @@ impl Message {
         self.raw().key_len + self.raw().len
     }
 
-    /// Whether librdkafka must be asked for headers: it makes and frees a buffer to find that there are none, which was a
-    /// sixth of all that an event cost. A record of the current format (KIP-98) that stands in memory as it was on the
-    /// wire tells it by the byte behind its value.
+    /// Whether librdkafka must be asked for headers: it makes and frees a buffer to find that there are none, which was an
+    /// eighth of an event's CPU. A record of the current format (KIP-98) that stands in memory as it was on the wire tells
+    /// it by the byte behind its value.
     fn may_have_headers(&self) -> bool {
         let raw = self.raw();
         let is_current = self.leader_epoch().is_some(); // older ones have none
