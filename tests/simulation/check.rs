@@ -149,8 +149,8 @@ impl World {
             let is_forgotten = began < first || oracle.began_before(entity.subject(), first);
             let is_stuck = self.any_cut && is_forgotten;
             // Its first event came once more when the log had forgotten it: nobody can tell that from a beginning.
-            let kept = part.aside.contains(entity); // by another version alone, and so made anew
-            let hurt = self.ever_damaged.contains(entity) || part.ever_expired.contains(entity) || kept;
+            let aside = part.aside.contains(entity); // another version alone kept it, so it was made anew
+            let hurt = self.ever_damaged.contains(entity) || part.ever_expired.contains(entity) || aside;
             let is_guess = hurt && first > 0 && oracle.began_before(entity.subject(), began);
             if is_guess {
                 guessed.push(entity.clone());
