@@ -60,6 +60,9 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::messaging::Messaging;
 
+/// The code of [`AccessError::Full`] in HTTP's answers.
+pub const DISK_FULL: &str = "disk_full";
+
 /// What went wrong, by what the caller does about it. The text is for people.
 #[derive(Clone, Debug, thiserror::Error, Serialize, Deserialize)]
 #[serde(tag = "code", content = "message", rename_all = "snake_case")]
@@ -76,6 +79,9 @@ pub enum AccessError {
     /// Log or store are away; try again later.
     #[error("{0}")]
     Unreachable(String),
+    /// A disk has no room; make some, then try again.
+    #[error("{0}")]
+    Full(String),
     /// A person must act.
     #[error("{0}")]
     Failed(String),
@@ -98,6 +104,7 @@ impl From<LogError> for AccessError {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Unreachable { .. } | LogError::Moved { .. } => Self::Unreachable(error.to_string()),
+            LogError::Full(words) => Self::Full(words),
             LogError::Refused(words) => Self::Failed(words),
         }
     }
@@ -107,6 +114,7 @@ impl From<StoreError> for AccessError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            StoreError::Full(words) => Self::Full(words),
             other => Self::Failed(other.to_string()),
         }
     }

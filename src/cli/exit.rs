@@ -56,7 +56,7 @@ impl From<AccessError> for Failure {
             AccessError::NotFound(_) => Exit::NotFound,
             AccessError::Refused(_) => Exit::Drift,
             AccessError::Unreachable(_) => Exit::Unreachable,
-            AccessError::Failed(_) => Exit::Failed,
+            AccessError::Full(_) | AccessError::Failed(_) => Exit::Failed,
         };
         Self::new(exit, error)
     }

@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 
 use super::exit::Failure;
 use crate::access::{
-    AccessError, CheckpointRow, DeadLetter, ListRequest, Page, Publication, Published, RolloutReport, StatusReport,
-    StreamEvent,
+    AccessError, CheckpointRow, DISK_FULL, DeadLetter, ListRequest, Page, Publication, Published, RolloutReport,
+    StatusReport, StreamEvent,
 };
 use crate::config::{Role, Settings, Token, read_tokens};
 use crate::pure::entity::{Entity, Kind};
@@ -330,6 +330,7 @@ fn answer<T: DeserializeOwned>(
     Err(match status {
         404 => AccessError::NotFound(message),
         409 => AccessError::Refused(message),
+        503 if said["error"]["code"] == DISK_FULL => AccessError::Full(message),
         503 | 504 => AccessError::Unreachable(message),
         400 | 413 | 415 => AccessError::BadRequest(message),
         401 | 403 => AccessError::BadRequest(format!("{message}; set token_file as the server has it")),

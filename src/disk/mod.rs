@@ -5,11 +5,13 @@
 //! back what the disk really has. What was acknowledged and is gone is found at the next opening.
 //! Source: Rebello et al., "Can Applications Recover from fsync Failures?" (ATC 2020).
 
+mod full;
 mod journal;
 mod lock;
 #[cfg(test)]
 mod tests;
 
+use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -58,6 +60,9 @@ pub enum DiskError {
         /// Where the damaged journals were copied to before anything touched them; `None`: nothing did.
         kept: Option<PathBuf>,
     },
+    /// A write had no room on the disk, or was over a quota or a limit: a person makes room.
+    #[error("{0}")]
+    Full(String),
     /// Reading or writing failed.
     #[error("{0}")]
     Failed(String),
@@ -83,7 +88,7 @@ pub struct Disk {
     meta: Keyspace,
     place: PathBuf,
     commits: Mutex<Commits>,
-    stopped: OnceLock<String>,
+    stopped: OnceLock<DiskError>,
     _lock: lock::DirLock,
 }
 
@@ -212,21 +217,25 @@ impl Disk {
     /// # Errors
     /// Why it does not, and what helps.
     pub fn running(&self) -> Result<(), DiskError> {
-        self.stopped
-            .get()
-            .map_or(Ok(()), |why| Err(DiskError::Failed(why.clone())))
+        self.stopped.get().map_or(Ok(()), |why| Err(why.clone()))
     }
 
     /// Ends all acknowledging, for good. Gives the error to return.
-    pub fn stop(&self, why: &dyn std::fmt::Display) -> DiskError {
-        let text = format!(
-            "{}: writing failed ({why}); nothing is acknowledged any more. Check the disk, then restart Khala",
-            self.place.display()
-        );
-        if self.stopped.set(text.clone()).is_ok() {
-            tracing::error!(place = %self.place.display(), %why, "writing failed; stopped until a restart");
+    pub fn stop(&self, why: &(dyn Error + 'static)) -> DiskError {
+        let place = self.place.display();
+        let error = match full::words(why, &self.place) {
+            Some(words) => DiskError::Full(format!(
+                "{place}: no room to write ({words}); nothing is acknowledged any more. Make room there and restart \
+                 Khala; then send again what was refused"
+            )),
+            None => DiskError::Failed(format!(
+                "{place}: writing failed ({why}); nothing is acknowledged any more. Check the disk, then restart Khala"
+            )),
+        };
+        if self.stopped.set(error.clone()).is_ok() {
+            tracing::error!(%place, %why, "writing failed; stopped until a restart");
         }
-        DiskError::Failed(text)
+        error
     }
 
     /// A failed read, with its place.

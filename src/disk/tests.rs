@@ -119,11 +119,40 @@ fn a_journal_that_lost_its_end_is_refused_and_left_as_it_is() {
 fn after_a_failed_write_nothing_is_acknowledged_any_more() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::open(dir.path(), "log", &THINGS).unwrap();
-    disk.stop(&"no space left on device");
-    let error = disk.commit(disk.batch()).unwrap_err().to_string();
+    disk.stop(&std::io::Error::other("input/output error"));
+    let error = disk.commit(disk.batch()).unwrap_err();
+    assert!(matches!(error, DiskError::Failed(_)), "{error}");
+    let error = error.to_string();
     assert!(
-        error.contains("no space left") && error.contains("restart Khala"),
+        error.contains("input/output error") && error.contains("restart Khala"),
         "{error}"
+    );
+}
+
+#[test]
+fn want_of_room_is_told_from_other_failures() {
+    let dir = tempfile::tempdir().unwrap();
+    let io = |code| std::io::Error::from_raw_os_error(code);
+    #[rustfmt::skip]
+    let rows: [(fjall::Error, Option<&str>); 6] = [
+        (io(28).into(), Some("No space left on device (os error 28)")),
+        (io(122).into(), Some("Disk quota exceeded (os error 122)")),
+        (io(27).into(), Some("File too large (os error 27)")),
+        (fjall::Error::Storage(io(28).into()), Some("No space left on device (os error 28)")),
+        (io(5).into(), None),
+        (fjall::Error::Poisoned, None), // there is room
+    ];
+    for (error, words) in rows {
+        assert_eq!(
+            full::words(&error, &dir.path().join("log")).as_deref(),
+            words,
+            "{error}"
+        );
+    }
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "what was asked for is given back"
     );
 }
 

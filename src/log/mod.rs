@@ -154,6 +154,9 @@ pub enum LogError {
         /// What was seen.
         detail: String,
     },
+    /// The disk has no room: trying again helps as soon as a person has made some.
+    #[error("{0}")]
+    Full(String),
     /// Trying again does not help: bad settings, no right, a corrupt record. A person must act.
     #[error("{0}")]
     Refused(String),

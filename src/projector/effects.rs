@@ -201,6 +201,8 @@ fn failure(error: StoreError) -> Failure {
         StoreError::Refused { found, .. } => Failure::Refused(found),
         StoreError::NotOwner { owner, .. } => Failure::NotOwner(owner),
         StoreError::Corrupt { .. } => Failure::Corrupt(error.to_string()),
-        StoreError::Unreachable { .. } | StoreError::Rejected(_) => Failure::Away(error.to_string()),
+        StoreError::Unreachable { .. } | StoreError::Full(_) | StoreError::Rejected(_) => {
+            Failure::Away(error.to_string())
+        }
     }
 }

@@ -5,7 +5,11 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::access::AccessError;
+use crate::access::{AccessError, DISK_FULL};
+
+/// Seconds until what passes by itself may have passed; what a person must mend first takes longer.
+const SOON: HeaderValue = HeaderValue::from_static("1");
+const MENDED: HeaderValue = HeaderValue::from_static("30");
 
 /// An answer that can only be an error.
 pub(super) struct HttpError {
@@ -64,6 +68,7 @@ impl From<AccessError> for HttpError {
             AccessError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
             AccessError::Refused(_) => Self::new(StatusCode::CONFLICT, "refused", message),
             AccessError::Unreachable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unreachable", message),
+            AccessError::Full(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, DISK_FULL, message),
             AccessError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message),
         }
     }
@@ -80,7 +85,8 @@ impl IntoResponse for HttpError {
             self.status,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
         ) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            let after = if self.code == DISK_FULL { MENDED } else { SOON };
+            headers.insert(header::RETRY_AFTER, after);
         }
         answer
     }

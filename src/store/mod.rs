@@ -184,6 +184,9 @@ pub enum StoreError {
         /// Why.
         detail: String,
     },
+    /// The disk has no room: trying again helps as soon as a person has made some.
+    #[error("{0}")]
+    Full(String),
     /// Trying again does not help: bad settings, no right.
     #[error("{0}")]
     Rejected(String),

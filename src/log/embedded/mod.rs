@@ -78,7 +78,10 @@ impl Shared {
 
 impl From<DiskError> for LogError {
     fn from(error: DiskError) -> Self {
-        Self::Refused(error.to_string())
+        match error {
+            DiskError::Full(words) => Self::Full(words),
+            other => Self::Refused(other.to_string()),
+        }
     }
 }
 

@@ -227,7 +227,7 @@ async fn after_a_failed_write_every_append_is_refused_and_readers_see_nothing_ne
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), 1);
     append(&log, numbered(0..1)).await;
-    log.shared.disk.stop(&"input/output error");
+    log.shared.disk.stop(&std::io::Error::other("input/output error"));
     for _ in 0..2 {
         let done = log.append(Role::Events, numbered(1..2)).await;
         let error = done[0].as_ref().unwrap_err().to_string();

@@ -103,7 +103,10 @@ impl News {
 
 impl From<DiskError> for StoreError {
     fn from(error: DiskError) -> Self {
-        Self::Rejected(error.to_string())
+        match error {
+            DiskError::Full(words) => Self::Full(words),
+            other => Self::Rejected(other.to_string()),
+        }
     }
 }
 

@@ -348,7 +348,11 @@ async fn a_damaged_checkpoint_is_named_and_stops_commits() {
 async fn after_a_failed_write_every_commit_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let store = owned(dir.path()).await;
-    store.backend.shared.disk.stop(&"input/output error");
+    store
+        .backend
+        .shared
+        .disk
+        .stop(&std::io::Error::other("input/output error"));
     let error = store.commit(P0, &projector(), &batch(None, 1, &[])).await.unwrap_err();
     assert!(
         matches!(&error, StoreError::Rejected(words) if words.contains("restart Khala")),

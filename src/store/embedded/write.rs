@@ -9,6 +9,7 @@ use super::Shared;
 use super::keys::{self, Place};
 use super::namespaces::Purge;
 use super::writer::{Commit, Reply, Request, Target};
+use crate::disk::DiskError;
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::place::Offset;
 use crate::store::StoreError;
@@ -17,7 +18,7 @@ use crate::store::StoreError;
 const WRITE_BYTES: usize = 32 << 20;
 
 /// What is sent after the sync, or instead of it if it failed.
-pub(super) type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
+pub(super) type Answer = Box<dyn FnOnce(Option<&DiskError>) + Send>;
 
 /// One write being built.
 pub(super) struct Write {
@@ -56,7 +57,7 @@ impl Write {
     pub(super) fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, done: Result<T, StoreError>) {
         self.answers.push(Box::new(move |failed| {
             let answer = match failed {
-                Some(error) if done.is_ok() => Err(StoreError::Rejected(error.to_string())),
+                Some(error) if done.is_ok() => Err(error.clone().into()),
                 _ => done,
             };
             _ = reply.send(answer);

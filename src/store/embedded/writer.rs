@@ -157,7 +157,7 @@ impl Writer {
         let failed = if write.places.is_empty() {
             None
         } else {
-            self.shared.disk.commit(write.batch).err().map(StoreError::from)
+            self.shared.disk.commit(write.batch).err()
         };
         for answer in write.answers {
             answer(failed.as_ref());
