@@ -53,6 +53,13 @@ const DEFAULTS: &[(&str, &str, Use)] = &[
     ("sticky.partitioning.linger.ms", "0", Use::Producer),
 ];
 
+/// Other names that librdkafka has for defaults above. Two names of one property would be set in no certain order.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("compression.codec", "compression.type"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+];
+
 /// For reading single records.
 const LOOKING: &[(&str, &str)] = &[("fetch.wait.max.ms", "2"), ("queued.min.messages", "1")];
 
@@ -135,7 +142,8 @@ pub(super) fn config(settings: &KafkaSettings, client: Client) -> ClientConfig {
         }
     }
     for (name, value) in &settings.properties {
-        config.set(name, value);
+        let known = OTHER_NAMES.iter().find(|(other, _)| other == name);
+        config.set(known.map_or(name.as_str(), |(_, ours)| *ours), value);
     }
     for (name, value, side_of) in OURS {
         if *side_of == side {
@@ -160,11 +168,32 @@ pub(super) fn config(settings: &KafkaSettings, client: Client) -> ClientConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pure::place::Partitioner;
 
     fn refused(name: &str, value: &str) -> Option<String> {
         check(&BTreeMap::from([(name.to_owned(), value.to_owned())]))
             .err()
             .map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_user_s_value_replaces_the_default_by_whatever_name() {
+        for (other, ours) in OTHER_NAMES {
+            let settings = KafkaSettings {
+                bootstrap: "localhost:9092".to_owned(),
+                topic: "t".to_owned(),
+                group: "g".to_owned(),
+                partitions: 1,
+                replication_factor: None,
+                partitioner: Partitioner::Murmur2,
+                max_event_bytes: 1,
+                properties: BTreeMap::from([((*other).to_owned(), "7".to_owned())]),
+            };
+            for client in [Client::Fetch, Client::Produce] {
+                let config = config(&settings, client);
+                assert_eq!((config.get(other), config.get(ours)), (None, Some("7")), "{other}");
+            }
+        }
     }
 
     #[test]
