@@ -80,14 +80,24 @@ pub struct Identity {
     pub intent: String,
     /// As in [`Checkpoint`]: two versions that have no document yet have the same digest.
     pub projection_version: u32,
+    /// As in [`Checkpoint`]: what waits for a parked entity is not counted. Where only duplicates wait, the digest is as if
+    /// it were not parked.
+    pub duplicates: u64,
 }
 
 impl Identity {
     /// The names of the compared fields.
-    pub const FIELDS: [&str; 5] = ["offset", "last_record", "digest", "intent", "projection_version"];
+    pub const FIELDS: [&str; 6] = [
+        "offset",
+        "last_record",
+        "digest",
+        "intent",
+        "projection_version",
+        "duplicates",
+    ];
 
     /// Their values as the store holds them, in the order of [`Self::FIELDS`].
-    pub fn fields(&self) -> [String; 5] {
+    pub fn fields(&self) -> [String; 6] {
         let last = self.last_record.map_or_else(String::new, |last| last.text());
         [
             self.next.to_string(),
@@ -95,6 +105,7 @@ impl Identity {
             self.digest.to_string(),
             self.intent.clone(),
             self.projection_version.to_string(),
+            self.duplicates.to_string(),
         ]
     }
 }
@@ -147,12 +158,13 @@ impl Checkpoint {
             digest: self.digest,
             intent: self.intent.clone(),
             projection_version: self.projection_version,
+            duplicates: self.duplicates,
         }
     }
 
     /// The values of [`FIELDS`]; `written_at` in RFC 3339.
     pub fn fields(&self) -> [String; 12] {
-        let [offset, last_record, digest, intent, version] = self.identity().fields();
+        let [offset, last_record, digest, intent, version, _] = self.identity().fields();
         [
             offset,
             last_record,

@@ -36,6 +36,7 @@ mod http;
 mod http_auth;
 mod http_limits;
 mod http_wire;
+mod identity;
 mod metrics;
 mod migrate;
 mod observe;

@@ -9,14 +9,14 @@
 --       per stream: number of events, then seq and JSON of each; per parked: subject, offset; per cut: seq;
 --       per removed: index (5 or 6), id; per unparked: subject.
 -- Reply: {'ok', foreign}.
-local documents, states, streams, parked = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local cuts, removed, unparked = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
-local key, arg, foreign = 6, 41, 0
+local documents, states, streams, parked = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local cuts, removed, unparked = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
+local key, arg, foreign = 6, 42, 0
 
 -- The last append of a stream trims it too: calls are what a stream costs, not bytes.
 local function append(stream, id, event, trim)
   if trim then
-    return redis.pcall('XADD', stream, 'MAXLEN', '=', ARGV[8], id, 'event', event)
+    return redis.pcall('XADD', stream, 'MAXLEN', '=', ARGV[9], id, 'event', event)
   end
   return redis.pcall('XADD', stream, id, 'event', event)
 end
@@ -52,7 +52,7 @@ for _ = 1, streams do
       foreign = foreign + 1
       append(stream, id, event, at + 1 == last)
     elseif type(added) == 'table' and at + 1 == last then
-      redis.call('XTRIM', stream, 'MAXLEN', '=', ARGV[8])
+      redis.call('XTRIM', stream, 'MAXLEN', '=', ARGV[9])
     end
   end
   arg = last
@@ -88,8 +88,8 @@ for _ = 1, unparked do
   arg = arg + 1
   redis.call('HDEL', KEYS[4], ARGV[arg])
 end
-redis.call('HSET', KEYS[2], unpack(ARGV, 18, 41))
-if ARGV[10] ~= '' then
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[9], '*', unpack(ARGV, 18, 41))
+redis.call('HSET', KEYS[2], unpack(ARGV, 19, 42))
+if ARGV[11] ~= '' then
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[10], '*', unpack(ARGV, 19, 42))
 end
 return {'ok', foreign}

@@ -2,15 +2,15 @@
 -- What must be so before a batch is written: the checkpoint, its owner, and the types of keys that are written to.
 -- Without the allow-oom flag the server refuses the whole script under memory pressure before it starts.
 -- KEYS: owner, checkpoint, checkpoints, parked, index of runs, index of workers.
--- ARGV: owner, expected ('' or '1'), its five fields.
+-- ARGV: owner, expected ('' or '1'), its six fields.
 -- Reply: {'refused', field, value, …}, {'owner', who}, {'foreign', key, type}; otherwise what follows goes on.
-local found = redis.call('HMGET', KEYS[2], 'offset', 'last_record', 'digest', 'intent', 'projection_version')
+local found = redis.call('HMGET', KEYS[2], 'offset', 'last_record', 'digest', 'intent', 'projection_version', 'duplicates')
 local same
 if ARGV[2] == '' then
   same = redis.call('EXISTS', KEYS[2]) == 0
 else
   same = true
-  for i = 1, 5 do
+  for i = 1, 6 do
     same = same and found[i] == ARGV[i + 2]
   end
 end

@@ -1,7 +1,7 @@
 #!lua
 -- Puts entities right beside whoever projects; all checks come before the first write.
 -- KEYS: owner, checkpoint, parked, index of runs, index of workers, then per entity: document, state, stream.
--- ARGV: own lease or '', the projection version seen or '', move ('' or '1'), the expected checkpoint's five fields, names
+-- ARGV: own lease or '', the projection version seen or '', move ('' or '1'), the expected checkpoint's six fields, names
 --       and values of its 12 fields, events kept, number of entities;
 --       per entity: index (4 or 5), id, seen ('absent', 'unreadable', 'document'), JSON seen, state seen ('' or '1' and
 --       the bytes), place in the index seen or '', unpark (subject or ''),
@@ -17,13 +17,13 @@ local operator = owner and string.sub(owner, 1, 9) == 'operator/'
 if operator and owner ~= ARGV[1] or ARGV[1] ~= '' and owner ~= ARGV[1] then
   return {'owner', owner or ''}
 end
-local found = redis.call('HMGET', KEYS[2], 'offset', 'last_record', 'digest', 'intent', 'projection_version')
+local found = redis.call('HMGET', KEYS[2], 'offset', 'last_record', 'digest', 'intent', 'projection_version', 'duplicates')
 local intent = found[4] or ''
 if string.sub(intent, 1, 7) == 'rewind ' or string.sub(intent, 1, 8) == 'restore ' or (found[5] or '') ~= ARGV[2] then
   return refused()
 end
 local moves = ARGV[3] ~= ''
-for i = 1, moves and 5 or 0 do
+for i = 1, moves and 6 or 0 do
   if found[i] ~= ARGV[i + 3] then
     return refused()
   end
@@ -34,7 +34,7 @@ for i, kind in pairs({[3] = 'hash', [4] = 'zset', [5] = 'zset'}) do
     return {'foreign', KEYS[i], kind}
   end
 end
-local kept, entries = tonumber(ARGV[33]), tonumber(ARGV[34])
+local kept, entries = tonumber(ARGV[34]), tonumber(ARGV[35])
 local function same(key, arg)
   local score = redis.call('ZSCORE', KEYS[tonumber(ARGV[arg + 1])], ARGV[arg + 2])
   local at = score and math.max(0, math.floor(tonumber(score)))
@@ -57,7 +57,7 @@ local function same(key, arg)
   end
   return state == (ARGV[arg + 5] ~= '' and ARGV[arg + 6])
 end
-local places, reply, key, arg, done = {}, {'ok'}, 5, 34, 0
+local places, reply, key, arg, done = {}, {'ok'}, 5, 35, 0
 for i = 1, entries do
   places[i] = {key, arg}
   reply[i + 1] = same(key, arg) and 1 or 0
@@ -105,7 +105,7 @@ for i = 1, entries do
   end
 end
 if moves then
-  redis.call('HSET', KEYS[2], unpack(ARGV, 9, 32))
+  redis.call('HSET', KEYS[2], unpack(ARGV, 10, 33))
 end
 if owner and not operator then
   redis.call('DEL', KEYS[1])

@@ -5,7 +5,7 @@ use super::reply::{self, Reply};
 use super::script::Call;
 use super::{RedisStore, index_key, lane};
 use crate::pure::batch::Stored;
-use crate::pure::checkpoint::FIELDS;
+use crate::pure::checkpoint::{FIELDS, Identity};
 use crate::pure::entity::Kind;
 use crate::pure::place::PartitionId;
 use crate::store::{Heal, HealEntry, Healed, StoreError};
@@ -32,7 +32,7 @@ pub(super) async fn heal(store: &RedisStore, partition: PartitionId, heal: &Heal
             call.argument(value);
         }
     } else {
-        (0..30).for_each(|_| call.argument(""));
+        (0..1 + Identity::FIELDS.len() + 2 * FIELDS.len()).for_each(|_| call.argument(""));
     }
     call.argument(store.settings.events_kept.to_string());
     call.argument(heal.entries.len().to_string());

@@ -1,18 +1,18 @@
 #!lua flags=no-writes
 -- Reads documents with the checkpoint they count under.
 -- KEYS: checkpoint, index of runs, index of workers, then per entity: document, state.
--- ARGV: number of expected checkpoints, per one: '' or '1' and its five fields; per entity: index (2 or 3), id.
+-- ARGV: number of expected checkpoints, per one: '' or '1' and its six fields; per entity: index (2 or 3), id.
 -- Reply: {'refused', field, value, …}, or per entity: {0} (new), {1, JSON, state or nil}, {2, why}, {3} (expired).
-local found = redis.call('HMGET', KEYS[1], 'offset', 'last_record', 'digest', 'intent', 'projection_version')
+local found = redis.call('HMGET', KEYS[1], 'offset', 'last_record', 'digest', 'intent', 'projection_version', 'duplicates')
 local exists = redis.call('EXISTS', KEYS[1]) == 1
 local candidates = tonumber(ARGV[1])
 local same = false
 for i = 0, candidates - 1 do
-  local at, equal = 2 + i * 6, exists
+  local at, equal = 2 + i * 7, exists
   if ARGV[at] == '' then
     equal = not exists
   else
-    for field = 1, 5 do
+    for field = 1, 6 do
       equal = equal and found[field] == ARGV[at + field]
     end
   end
@@ -23,7 +23,7 @@ if not same then
   table.insert(reply, 1, 'refused')
   return reply
 end
-local reply, arg = {}, 1 + candidates * 6
+local reply, arg = {}, 1 + candidates * 7
 for key = 4, #KEYS, 2 do
   local json = redis.pcall('GET', KEYS[key])
   if type(json) == 'table' then

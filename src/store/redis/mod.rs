@@ -140,7 +140,7 @@ fn index_key(kind: Kind, runs: u8) -> String {
 
 fn push_identity(call: &mut Call<'_>, identity: Option<&Identity>) {
     match identity {
-        None => (0..6).for_each(|_| call.argument("")),
+        None => (0..=Identity::FIELDS.len()).for_each(|_| call.argument("")),
         Some(identity) => {
             call.argument("1");
             identity.fields().into_iter().for_each(|field| call.argument(field));
