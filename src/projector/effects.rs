@@ -10,9 +10,9 @@ use crate::pure::event::Rules;
 use crate::pure::partition::{DeadLetter, Effect, Failure, Outcome, Rewound};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::{RecordBatch, RecordIdentity};
-use crate::pure::recovery::{LastRecord, Survey};
+use crate::pure::recovery::{self, Called, LastRecord, Survey};
 use crate::repair::snapshot::{Source, restore};
-use crate::repair::{RepairError, Site, compare, rewind};
+use crate::repair::{RepairError, Site, compare, forget_past, rewind};
 use crate::store::{Note, Owner, Store, StoreError};
 
 /// Whose effects, and where they go.
@@ -77,6 +77,11 @@ impl Doer {
         if let Some(named) = letters_end {
             let letters = self.letters(&survey, named).await;
             survey.letters = letters.map_err(|error| Failure::Away(error.to_string()))?;
+        }
+        if let (Some(now), (_, Called::RetentionGap)) = (&survey.checkpoint, recovery::decide(&survey)) {
+            // A rewind went back below them, and what they count cannot be redone.
+            let forgotten = forget_past(&*self.store, self.partition, now.next).await;
+            forgotten.map_err(failure)?;
         }
         let offset = told.and_then(|text| text.parse().ok());
         survey.let_through = offset.map_or(NextOffset::START, NextOffset);

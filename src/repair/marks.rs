@@ -1,6 +1,7 @@
-//! Marks of a time in which entities were parked: their counts lack what waited.
-//! In: the history, newest first, and where the waiting began. Out: which marks those are.
-//! Invariant: such marks go before the first of the entities is put right, not after.
+//! Marks that no longer say what the documents were there: of a time in which entities were parked, their counts lack what
+//! waited; of a time before the log forgot what has to be redone, they have what is lost.
+//! In: the history, newest first, and where the waiting or the loss began. Out: which marks those are.
+//! Invariant: such marks go before the first of the entities is put right, or reading goes on, not after.
 
 use crate::pure::checkpoint::Mark;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
@@ -43,11 +44,22 @@ pub(super) async fn forget_since(
     partition: PartitionId,
     parked: impl Iterator<Item = Offset>,
 ) -> Result<(), StoreError> {
-    let ids: Vec<String> = made_since(store, partition, parked)
-        .await?
-        .into_iter()
-        .map(|mark| mark.id)
-        .collect();
+    let made = made_since(store, partition, parked).await?;
+    forget(store, partition, made).await
+}
+
+/// Takes out those past a place from which the log has forgotten what has to be redone.
+///
+/// # Errors
+/// The store does not answer.
+pub async fn forget_past(store: &dyn Store, partition: PartitionId, place: NextOffset) -> Result<(), StoreError> {
+    let mut marks = store.history(partition, MARKS_MAX).await?;
+    marks.retain(|mark| mark.checkpoint.next > place);
+    forget(store, partition, marks).await
+}
+
+async fn forget(store: &dyn Store, partition: PartitionId, marks: Vec<Mark>) -> Result<(), StoreError> {
+    let ids: Vec<String> = marks.into_iter().map(|mark| mark.id).collect();
     for chunk in ids.chunks(CHUNK) {
         store.forget_marks(partition, chunk).await?;
     }

@@ -31,6 +31,7 @@ pub use self::examine::{Begin, Examined, examine};
 pub use self::expire::{Expired, Expiry, InSnapshot, Keep};
 pub use self::ground::{Ground, Pace};
 pub use self::heal::{Healer, Healing, Repaired, heal};
+pub use self::marks::forget_past;
 pub use self::parity::{DIFFERING_MAX, DifferingRow, Parity, compare_entities, compare_namespaces};
 pub use self::report::{AuditProgress, AuditRepair, AuditReport, DRIFT_MAX, DriftRow, PartitionAudit, drift_row};
 pub use self::rewind::{Progress, rewind};
