@@ -1,6 +1,7 @@
 //! Deterministic simulation: the real machine, recovery, rewind, audit, snapshots and expiry over a simulated log and
 //! store, histories of faults far worse than life, each from one number. `SEED=<seed> cargo test --test simulation` runs
-//! one again and makes it small enough to read; `SIMULATE=<n>` runs so many fresh ones.
+//! one again and makes it small enough to read; `SIMULATE=<n>` runs so many fresh ones, and `RATES=<rule>` those of what
+//! happens that the rule needs to matter.
 
 #![expect(clippy::print_stdout, reason = "figures, and what a failed seed shows")]
 
@@ -11,6 +12,7 @@ mod beside;
 mod calm;
 mod check;
 mod log;
+mod losses;
 mod marker;
 mod misfortune;
 mod operator;
@@ -82,6 +84,8 @@ const CORPUS: &[u64] = &[
     3_833_164_814_824,
     4_173_057_230_449,
 ];
+/// That failed at raised rates: those that a rule needs to matter, far above life's and the others'.
+const RAISED: &[(Weak, u64)] = &[(Weak::NoDigest, 248), (Weak::AnyIntent, 478)];
 const FIRST: u64 = 20;
 const FRESH: u64 = 12;
 /// Within so many histories a rule that is switched off must show.
@@ -89,6 +93,13 @@ const BITES_WITHIN: u64 = 150;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
+}
+
+/// `RATES`: the name of a rule.
+fn rates() -> Option<Weak> {
+    let name = std::env::var("RATES").ok()?;
+    let named = Weak::ALL.into_iter().find(|weak| format!("{weak:?}") == name);
+    Some(named.unwrap_or_else(|| panic!("RATES is one of {:?}", Weak::ALL)))
 }
 
 /// What a person reads of a failed seed.
@@ -99,9 +110,13 @@ fn show(failing: &Failing, of: usize) -> String {
     let calls: Vec<String> = calls.map(|(call, one_in)| format!("{call:?} 1 in {one_in}")).collect();
     let published = plan.events.iter().filter(|(_, event)| *event == Event::Publish);
     let published: Vec<String> = published.map(|(step, _)| step.to_string()).collect();
+    let rates = match (plan.rates, plan.weak) {
+        (raised, Weak::Nothing) if raised != Weak::Nothing => format!("RATES={raised:?} "),
+        _ => String::new(),
+    };
     format!(
-        "seed {}: {}\n\nmade small in {} runs: {} of {of} events are left\ncalls that go wrong: {}\nsomething is published \
-         at steps {}\n\n step\n{}\n\nagain: SEED={} cargo test --test simulation -- --nocapture\n",
+        "{rates}seed {}: {}\n\nmade small in {} runs: {} of {of} events are left\ncalls that go wrong: {}\nsomething is published \
+         at steps {}\n\n step\n{}\n\nagain: {rates}SEED={} cargo test --test simulation -- --nocapture\n",
         plan.seed,
         failing.what,
         failing.runs,
@@ -148,8 +163,8 @@ impl Sum {
     }
 }
 
-/// The seeds' histories, on all cores; the lowest one that fails is shown.
-fn run_all(seeds: &[u64]) -> Sum {
+/// Histories, on all cores; the first one that fails is shown.
+fn run_all(plans: &[Plan]) -> Sum {
     let (sum, failed) = (Mutex::new(Sum::default()), Mutex::new(None));
     let (next, threads) = (
         Mutex::new(0),
@@ -164,14 +179,15 @@ fn run_all(seeds: &[u64]) -> Sum {
                         *next += 1;
                         *next - 1
                     };
-                    let Some(seed) = seeds.get(at) else { return };
+                    let Some(plan) = plans.get(at) else { return };
                     if failed.lock().expect("not poisoned").is_some() {
                         return;
                     }
-                    let plan = Plan::drawn(*seed, Weak::Nothing);
-                    match run(&plan) {
+                    match run(plan) {
                         Ok(history) => sum.lock().expect("not poisoned").add(&history),
-                        Err((what, history)) => *failed.lock().expect("not poisoned") = Some((plan, what, history)),
+                        Err((what, history)) => {
+                            *failed.lock().expect("not poisoned") = Some((plan.clone(), what, history));
+                        }
                     }
                 }
             });
@@ -188,21 +204,31 @@ fn run_all(seeds: &[u64]) -> Sum {
 fn every_history_converges_to_the_log() {
     let fresh: u64 = rand::random_range(UNSEEN_FROM..UNSEEN_FROM << 1);
     let count = number("SIMULATE").unwrap_or(FRESH);
-    let seeds: Vec<u64> = match number("SEED") {
-        Some(seed) => vec![seed],
-        None => CORPUS
-            .iter()
-            .copied()
-            .chain(0..FIRST)
-            .chain(VERSIONS_FROM..VERSIONS_FROM + FIRST)
-            .chain(UNSEEN_FROM..UNSEEN_FROM + FIRST)
-            .chain(fresh..fresh + count)
+    let drawn = |seed| Plan::drawn(seed, Weak::Nothing);
+    let plans: Vec<Plan> = match (number("SEED"), rates()) {
+        (Some(seed), Some(rates)) => vec![Plan::at_rates_of(rates, seed)],
+        (Some(seed), None) => vec![drawn(seed)],
+        (None, Some(rates)) => (fresh..fresh + count)
+            .map(|seed| Plan::at_rates_of(rates, seed))
             .collect(),
+        (None, None) => {
+            let known = CORPUS
+                .iter()
+                .copied()
+                .chain(0..FIRST)
+                .chain(VERSIONS_FROM..VERSIONS_FROM + FIRST)
+                .chain(UNSEEN_FROM..UNSEEN_FROM + FIRST);
+            let raised = RAISED.iter().map(|(rates, seed)| Plan::at_rates_of(*rates, *seed));
+            let any = |seed: u64| Plan::at_rates_of(Weak::ALL[seed as usize % Weak::ALL.len()], seed);
+            let plans = known.chain(fresh..fresh + count).map(drawn);
+            let more = number("SIMULATE").map_or(0, |many| many / 4); // long runs alone: these take their time
+            plans.chain(raised).chain((fresh..fresh + more).map(any)).collect()
+        }
     };
     let began = Instant::now();
-    let sum = run_all(&seeds);
+    let sum = run_all(&plans);
     sum.tell(began.elapsed());
-    if seeds.len() >= 50 {
+    if rates().is_none() && plans.len() >= 50 {
         let never = Event::names().find(|what| !sum.faults.contains_key(*what) && !LIFE.contains(what));
         assert_eq!(never, None, "an empty pass: {:?}", sum.faults);
         for name in NAMED {

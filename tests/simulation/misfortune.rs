@@ -303,7 +303,7 @@ impl World {
         state.changes += 1;
         drop(state);
         self.unaccepted = false;
-        (self.any_cut, self.any_forgotten) = (false, false);
+        (self.any_cut, self.any_forgotten, self.any_put_back) = (false, false, false);
         (self.comes_back, self.snapshots, self.expiry) = (None, None, None);
         self.ever_damaged.clear();
         self.ever_left.clear();

@@ -1,14 +1,16 @@
 //! What every document, count and dead letter must be: an independent fold of the log as it is, also of what retention
 //! took. Where a loss was named, documents may also be folds without the events that were lost.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::losses::is_fold_without;
 use crate::reference::Rec;
 use crate::reference::decode::Rules;
 use crate::reference::fold::{Outcome, Partition as Fold};
 
-/// More ways than a history of many losses has: each loss doubles them, but for one that holds those before it.
-const WAYS: usize = 256;
+/// Folded ahead at most: each loss doubles them, but for one that holds those before it.
+const WAYS: usize = 64;
 
 /// A fold of the log without some ranges of it.
 #[derive(Default)]
@@ -23,7 +25,11 @@ struct Way {
 pub struct Oracle {
     /// The first is the fold of all.
     ways: Vec<Way>,
-    folded: usize,
+    records: Vec<Rec>,
+    /// What was named as lost.
+    losses: Vec<(u64, u64)>,
+    /// What was found of documents with these losses.
+    searched: RefCell<HashMap<String, bool>>,
     /// Hashes of an entity's document by the offset of its last event.
     allowed: HashMap<(String, u64), HashSet<String>>,
     /// Records, accepted, duplicates, dead letters below an offset.
@@ -49,12 +55,12 @@ impl Oracle {
         if self.ways.is_empty() {
             self.ways.push(Way::default());
         }
-        for record in &records[self.folded..] {
+        for record in &records[self.records.len()..] {
             for i in 0..self.ways.len() {
                 self.fold_one(i, record);
             }
         }
-        self.folded = records.len();
+        self.records.extend_from_slice(&records[self.records.len()..]);
     }
 
     /// The log was cut: what it has now is all there ever was. Losses stay.
@@ -67,6 +73,7 @@ impl Oracle {
         *self = Self {
             ways: ways.collect(),
             lost_below: self.lost_below,
+            losses: std::mem::take(&mut self.losses),
             ..Self::default()
         };
         self.fold_on(records);
@@ -79,6 +86,8 @@ impl Oracle {
             return;
         }
         self.lost_below = self.lost_below.max(to);
+        self.losses.push((from, to));
+        self.searched.take();
         let known: Vec<BTreeSet<(u64, u64)>> = self.ways.iter().map(|way| way.holes.clone()).collect();
         for mut holes in known {
             holes.retain(|hole| !(from <= hole.0 && hole.1 <= to));
@@ -93,7 +102,7 @@ impl Oracle {
                 ..Way::default()
             });
             let way = self.ways.len() - 1;
-            for record in &records[..self.folded] {
+            for record in &records[..self.records.len()] {
                 self.fold_one(way, record);
             }
         }
@@ -126,7 +135,17 @@ impl Oracle {
     /// Whether a document with that last offset and that text is a fold of its events.
     pub fn allows(&self, subject: &str, offset: u64, text: &str) -> bool {
         let hashes = self.allowed.get(&(subject.to_owned(), offset));
-        hashes.is_some_and(|hashes| hashes.iter().any(|hash| text.contains(hash.as_str())))
+        let is_known = hashes.is_some_and(|hashes| hashes.iter().any(|hash| text.contains(hash.as_str())));
+        is_known || self.ways.len() >= WAYS && self.may_lack(subject, offset, text)
+    }
+
+    fn may_lack(&self, subject: &str, offset: u64, text: &str) -> bool {
+        let found = self.searched.borrow().get(text).copied();
+        found.unwrap_or_else(|| {
+            let found = is_fold_without(&self.losses, &self.records, (subject, offset, text));
+            self.searched.borrow_mut().insert(text.to_owned(), found);
+            found
+        })
     }
 
     /// Offsets of each entity's accepted events, in the fold of all.
@@ -175,7 +194,7 @@ impl Oracle {
 
     /// Records folded.
     pub fn folded(&self) -> usize {
-        self.folded
+        self.records.len()
     }
 
     pub fn has_losses(&self) -> bool {

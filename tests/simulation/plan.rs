@@ -113,6 +113,8 @@ impl Calls {
 pub struct Plan {
     pub seed: u64,
     pub weak: Weak,
+    /// What happens often is what this rule needs to matter, whether it is switched off or not.
+    pub rates: Weak,
     pub steps: u64,
     pub events: Vec<(u64, Event)>,
     pub calls: Calls,
@@ -155,11 +157,21 @@ impl Plan {
         Self {
             seed,
             weak,
+            rates: weak,
             steps: STEPS,
             events,
             cuts_unseen,
             calls,
             cache_bytes,
+        }
+    }
+
+    /// No rule is switched off, and what happens is what happens where that one is.
+    pub fn at_rates_of(rates: Weak, seed: u64) -> Self {
+        let weak = Weak::Nothing;
+        Self {
+            weak,
+            ..Self::drawn(seed, rates)
         }
     }
 
