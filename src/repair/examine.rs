@@ -65,10 +65,11 @@ pub async fn examine(
     (begin, events_kept, pace): (Begin, usize, Pace),
 ) -> Result<Examination, RepairError> {
     let rules = ground.rules().await?;
-    let first = if partition.0 < rules.partitions {
-        ground.log.bounds(partition).await?.first
+    let (first, log_end) = if partition.0 < rules.partitions {
+        let bounds = ground.log.bounds(partition).await?;
+        (bounds.first, bounds.end)
     } else {
-        NextOffset::START
+        (NextOffset::START, NextOffset::START)
     };
     let peeked = ground.store.peek(partition, entities).await?;
     if let Some(checkpoint) = &peeked.checkpoint {
@@ -85,8 +86,12 @@ pub async fn examine(
         let split = parked.as_ref();
         // A rewind may have left it further on than where it was parked then: the digest counts it as it is.
         let counted = |offset: &Offset| NextOffset(offset.0).max(index.map_or(NextOffset::START, Offset::next));
+        let stands = match split {
+            None => stands(document.as_ref(), index).min(log_end),
+            Some(_) => end, // its counts are those up to the checkpoint
+        };
         let mut want = Want {
-            until: end,
+            until: end.max(stands),
             split: split.map_or(NextOffset::START, counted),
         };
         let (mut from, mut start) = (first, Begin::AtLogStart);
@@ -124,6 +129,16 @@ pub async fn examine(
         entities: examined.collect(),
         records,
     })
+}
+
+/// Where an entity stands, by its document, or by the index where that cannot be read. After a restore it may be past the
+/// checkpoint: a snapshot's documents lie past its marker, and where the log has a gap there, they wait for the redo.
+fn stands(document: Option<&Result<Document, Unreadable>>, index: Option<Offset>) -> NextOffset {
+    let index = index.map_or(NextOffset::START, Offset::next);
+    match document {
+        Some(Ok(document)) if document.offset().map(Offset::next) != Some(index) => NextOffset::START,
+        _ => index,
+    }
 }
 
 /// The last events of a stream that a document includes.

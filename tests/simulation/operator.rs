@@ -23,7 +23,8 @@ const KEEP_MS: i64 = 5_000;
 pub enum Operated {
     /// Log or store were away, or somebody else was faster.
     GaveUp,
-    Replayed,
+    /// What had to be left as it was.
+    Replayed(Vec<Entity>),
     /// What an audit says differs from the log.
     Audited(BTreeSet<Entity>),
     /// The writer goes on from here.
@@ -40,10 +41,14 @@ pub async fn replay(site: Site, mark: Checkpoint) -> Operated {
         return Operated::GaveUp;
     };
     let behind = opened.checkpoint.is_none_or(|now| now.next < mark.next);
-    let done = !behind && rewind(&site, Some(&mark), &mut |_| {}).await.is_ok();
+    let done = if behind {
+        None
+    } else {
+        rewind(&site, Some(&mark), &mut |_| {}).await.ok()
+    };
     // The lease ends by itself where it cannot be given back.
     while store.release(site.partition, &site.owner).await.is_err() {}
-    if done { Operated::Replayed } else { Operated::GaveUp }
+    done.map_or(Operated::GaveUp, |rewound| Operated::Replayed(rewound.left))
 }
 
 /// Beside whoever projects; what is found is healed, or not.

@@ -240,13 +240,17 @@ impl World {
                     self.note(&format!("projector {name}: {reason}"));
                 }
                 Said::BegunAgain => *self.history.named.entry("restore begun again").or_default() += 1,
-                Said::Left(left) if left.is_empty() => {}
-                Said::Left(left) => {
-                    self.note(&format!("projector {name}: left as they are: {left:?}"));
-                    self.ever_left.extend(left.into_iter().filter(|_| self.any_cut));
-                }
+                Said::Left(left) => self.left(left),
             }
         }
+    }
+
+    /// By a rewind.
+    fn left(&mut self, left: Vec<Entity>) {
+        if !left.is_empty() {
+            self.note(&format!("left as they are: {left:?}"));
+        }
+        self.ever_left.extend(left.into_iter().filter(|_| self.any_cut));
     }
 
     /// The operator, snapshots and expiry go on.
@@ -261,7 +265,10 @@ impl World {
         for operated in done.into_iter().flatten() {
             match operated {
                 Operated::GaveUp => self.note("given up"),
-                Operated::Replayed => self.note("replayed"),
+                Operated::Replayed(left) => {
+                    self.note("replayed");
+                    self.left(left);
+                }
                 Operated::Audited(found) => self.audited(found)?,
                 Operated::Snapshot(snapshots, came) => {
                     self.snapshots = Some(snapshots);
