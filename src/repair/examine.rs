@@ -102,7 +102,7 @@ pub async fn examine(
             }
             (Some(Ok(document)), Some(index)) if begin == Begin::AtFirstOffset && split.is_none() => {
                 from = document.first_offset().map_or(first, |offset| NextOffset(offset.0));
-                want.until = index.next().min(end);
+                want.until = index.next().min(want.until);
                 start = Begin::AtFirstOffset;
                 refold.want(entity.clone(), want, read.len());
             }

@@ -8,6 +8,7 @@
 #[path = "../reference/mod.rs"]
 mod reference;
 
+mod ahead;
 mod beside;
 mod calm;
 mod check;
