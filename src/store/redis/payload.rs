@@ -2,7 +2,7 @@
 //! Source: Redis' `rdb.c` (`RDB_TYPE_STREAM_LISTPACKS`, since 5.0), `listpack.c` and `t_stream.c`; later servers
 //! read it too. Invariant: nodes are no larger than XADD would make them by the server's defaults.
 
-use crc::{CRC_64_REDIS, Crc, Table};
+use crc_fast::{CrcAlgorithm, checksum};
 
 const TYPE: u8 = 15;
 /// The first version of the format that knows streams.
@@ -20,8 +20,6 @@ const SAME_FIELDS: u64 = 2;
 const LONG_LENGTH: u8 = 0x80;
 /// More than an entry's flags, differences, count and lengths take.
 const ENTRY_OVERHEAD: usize = 32;
-
-static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
 
 /// Entries `<seq>-0` with one field, `event`, of which there is at least one; `seq` ascends from 1 or more.
 pub(super) fn stream(entries: &[(u64, &[u8])]) -> Vec<u8> {
@@ -43,7 +41,7 @@ pub(super) fn stream(entries: &[(u64, &[u8])]) -> Vec<u8> {
     length(&mut payload, 0); // the second half of the last id
     length(&mut payload, 0); // consumer groups
     payload.extend(VERSION.to_le_bytes());
-    let crc = CRC.checksum(&payload);
+    let crc = checksum(CrcAlgorithm::Crc64Redis, &payload);
     payload.extend(crc.to_le_bytes());
     payload
 }
