@@ -167,22 +167,33 @@ fn what_is_in_the_wrong_place_is_replaced_or_refused_by_both() {
         let _: String = redis.ask(&["XADD", &key("events:run_summary:r7"), "1-0", "event", "one"]);
         let _: String = redis.ask(&["XADD", &key("events:run_summary:r7"), "9-0", "event", "nine"]);
         commit(&runtime, &store, &first).expect("committed");
+        let seqs_of = |id: &str| {
+            let events = runtime.block_on(store.events(P, &run(id), 0, 10, Duration::ZERO));
+            let events = events.expect("readable");
+            events.iter().map(|event| event.seq).collect::<Vec<_>>()
+        };
         for (id, seqs) in [("r3", vec![1, 2]), ("r4", vec![1, 2]), ("r7", vec![1, 9])] {
-            let events = runtime
-                .block_on(store.events(P, &run(id), 0, 10, Duration::ZERO))
-                .expect("readable");
-            assert_eq!(
-                events.iter().map(|event| event.seq).collect::<Vec<_>>(),
-                seqs,
-                "{name} {id}"
-            );
+            assert_eq!(seqs_of(id), seqs, "{name} {id}");
         }
         let found = runtime.block_on(store.document(P, &run("r5"))).expect("readable");
         assert_eq!(found.as_deref(), Some(&b"{}"[..]), "{name}");
 
+        let _: u64 = redis.ask(&["DEL", &key("events:run_summary:r8")]);
+        let _: u64 = redis.ask(&["LPUSH", &key("events:run_summary:r8"), "foreign"]);
+        let mut further = batch(Some(10), 11);
+        for i in 0..40 {
+            document(&mut further, &run(&format!("r{i}")), i, "{}");
+            event(&mut further, &run(&format!("r{i}")), 3, "three");
+            event(&mut further, &run(&format!("r{i}")), 4, "four");
+        }
+        commit(&runtime, &store, &further).expect("committed");
+        for (id, seqs) in [("r3", vec![1, 2, 3, 4]), ("r7", vec![1, 9]), ("r8", vec![3, 4])] {
+            assert_eq!(seqs_of(id), seqs, "{name} {id}");
+        }
+
         let _: u64 = redis.ask(&["DEL", &key("index:run_summary")]);
         let _: u64 = redis.ask(&["LPUSH", &key("index:run_summary"), "foreign"]);
-        let mut second = batch(Some(10), 20);
+        let mut second = batch(Some(11), 20);
         (0..40).for_each(|i| document(&mut second, &run(&format!("r{i}")), 10 + i, "{\"second\":1}"));
         let refused = commit(&runtime, &store, &second);
         assert!(

@@ -3,12 +3,13 @@
 use hashbrown::HashMap;
 
 use super::keys::Keys;
+use super::reply::{self, Reply};
 use super::script::Call;
-use super::{RedisStore, index_key, push_identity};
+use super::{RedisStore, index_key, lane, push_identity};
 use crate::pure::checkpoint::FIELDS;
 use crate::pure::entity::Kind;
 use crate::pure::place::PartitionId;
-use crate::store::{Batch, Owner};
+use crate::store::{Batch, Owner, StoreError};
 
 impl RedisStore {
     /// The bytes that a commit sends to Redis, in its protocol: the call of a script, keys and arguments as that script's
@@ -18,15 +19,29 @@ impl RedisStore {
         self.commit_call(&keys, owner, batch).command().get_packed_command()
     }
 
+    pub(super) async fn commit_by_script(
+        &self,
+        partition: PartitionId,
+        owner: &Owner,
+        batch: &Batch,
+    ) -> Result<(), StoreError> {
+        let keys = self.keys(partition);
+        let call = self.commit_call(&keys, owner, batch);
+        match self.call(lane(partition), partition, call).await? {
+            Reply::Ok(values) => {
+                let foreign = values.first().and_then(reply::number).unwrap_or(0);
+                if foreign > 0 {
+                    tracing::warn!(%partition, streams = foreign, "keys of another type were in the place of event streams; replaced");
+                }
+                Ok(())
+            }
+            other @ Reply::List(_) => Err(other.unexpected(partition)),
+        }
+    }
+
     pub(super) fn commit_call<'a>(&self, keys: &Keys, owner: &Owner, batch: &'a Batch) -> Call<'a> {
         let mut call = Call::commit();
-        let indexes = [keys.index(Kind::Run), keys.index(Kind::Worker)];
-        for key in [keys.owner(), keys.checkpoint(), keys.checkpoints(), keys.parked()]
-            .into_iter()
-            .chain(indexes)
-        {
-            call.key(key);
-        }
+        guarded_keys(keys).into_iter().for_each(|key| call.key(key));
         call.argument(owner.0.as_str());
         push_identity(&mut call, batch.expected.as_ref());
         call.argument(self.settings.events_kept.to_string());
@@ -61,10 +76,10 @@ impl RedisStore {
                 call.bytes(batch.text(state));
             }
         }
-        for events in streams {
-            call.key(keys.events(&batch.events[events[0]].entity));
-            call.argument(events.len().to_string());
-            for i in events {
+        for Events { places, .. } in streams {
+            call.key(keys.events(&batch.events[places[0]].entity));
+            call.argument(places.len().to_string());
+            for i in places {
                 call.argument(batch.events[i].seq.to_string());
                 call.bytes(batch.text(&batch.events[i].json));
             }
@@ -91,19 +106,41 @@ impl RedisStore {
     }
 }
 
+/// The keys that `guard.lua` looks at, in its order.
+pub(super) fn guarded_keys(keys: &Keys) -> [String; 6] {
+    [
+        keys.owner(),
+        keys.checkpoint(),
+        keys.checkpoints(),
+        keys.parked(),
+        keys.index(Kind::Run),
+        keys.index(Kind::Worker),
+    ]
+}
+
+/// Events of one entity, as places in a batch.
+pub(super) struct Events {
+    /// Of all that the batch has, also those that are left out.
+    pub(super) first_seq: u64,
+    pub(super) places: Vec<usize>,
+}
+
 /// Places of each entity's events, in order of `seq`: so they stand in a batch. Those before the last `kept` are left
 /// out: the same script would trim them.
-pub(super) fn by_entity(batch: &Batch, kept: usize) -> Vec<Vec<usize>> {
-    let mut streams: Vec<Vec<usize>> = Vec::new();
+pub(super) fn by_entity(batch: &Batch, kept: usize) -> Vec<Events> {
+    let mut streams: Vec<Events> = Vec::new();
     let mut known: HashMap<&str, usize> = HashMap::new();
     for (place, event) in batch.events.iter().enumerate() {
         let stream = *known.entry(event.entity.subject()).or_insert(streams.len());
         match streams.get_mut(stream) {
-            Some(places) => places.push(place),
-            None => streams.push(vec![place]),
+            Some(events) => events.places.push(place),
+            None => streams.push(Events {
+                first_seq: event.seq,
+                places: vec![place],
+            }),
         }
     }
-    for places in &mut streams {
+    for Events { places, .. } in &mut streams {
         places.drain(..places.len().saturating_sub(kept.max(1)));
     }
     streams

@@ -217,18 +217,7 @@ impl Store for RedisStore {
         if self.transact(partition, owner, batch).await? {
             return Ok(());
         }
-        let keys = self.keys(partition);
-        let call = self.commit_call(&keys, owner, batch);
-        match self.call(lane(partition), partition, call).await? {
-            Reply::Ok(values) => {
-                let foreign = values.first().and_then(reply::number).unwrap_or(0);
-                if foreign > 0 {
-                    tracing::warn!(%partition, streams = foreign, "keys of another type were in the place of event streams; replaced");
-                }
-                Ok(())
-            }
-            other @ Reply::List(_) => Err(other.unexpected(partition)),
-        }
+        self.commit_by_script(partition, owner, batch).await
     }
 
     async fn checkpoint(&self, partition: PartitionId) -> Result<Option<Checkpoint>, StoreError> {

@@ -1,14 +1,13 @@
 //! A batch as one transaction, for those that are large: a script's arguments cost the server more than what it does
 //! with them. In: a batch that only adds. Out: whether it was written; if not, the script says why, or writes it.
-//! Invariant: what the guard found is watched, so that it is so still when EXEC writes; and nothing that EXEC does can
-//! fail then.
+//! Invariant: what the guard found is watched, so that it is so still when EXEC writes. All that can fail then is a stream
+//! in whose place something stands: the script goes on with it.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value, cmd};
 
-use super::commit::by_entity;
+use super::commit::{Events, by_entity, guarded_keys};
 use super::connect::{Held, executed, must_reconnect};
 use super::keys::Keys;
 use super::reply::{self, Reply};
@@ -22,21 +21,23 @@ use crate::store::{Batch, Owner, StoreError};
 /// How long a transaction may take: a lease that is renewed or ends meanwhile makes it void, and over a connection so slow
 /// Redis' time is not what counts.
 const LONGEST: Duration = Duration::from_secs(2);
+/// A lease that is renewed voids a transaction; two in its time are rare, and the script costs three of them.
+const ATTEMPTS: usize = 2;
 /// New events of one entity from which on its new stream goes as one value.
 const MANY: usize = 2;
 
-/// Events of one entity, as places in a batch, and what its stream's key holds.
+/// Events of one entity, as places in a batch.
 struct Stream {
     places: Vec<usize>,
     key: String,
-    found: Found,
+    /// One command for all of them: the first of the entity's events is among them.
+    as_value: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
-    Nothing,
-    Stream,
-    Foreign,
+impl Stream {
+    fn commands(&self) -> usize {
+        if self.as_value { 1 } else { self.places.len() }
+    }
 }
 
 impl RedisStore {
@@ -85,47 +86,53 @@ impl RedisStore {
         batch: &Batch,
     ) -> Result<bool, Failed> {
         let keys = self.keys(partition);
-        let streams: Vec<_> = by_entity(batch, self.settings.events_kept as usize)
-            .into_iter()
-            .map(|places| Stream {
-                key: keys.events(&batch.events[places[0]].entity),
-                places,
-                found: Found::Stream,
-            })
-            .collect();
-        let Some(streams) = watch(held, &keys, partition, owner, batch, streams).await? else {
-            return Ok(false);
-        };
-        let is_new = |stream: &Stream| stream.found != Found::Stream && stream.places.len() >= MANY;
-        let restores = streams.iter().any(is_new) && self.restores(held, &keys).await?;
-        let (transaction, appends) = self.transaction(&keys, batch, &streams, |stream| restores && is_new(stream));
-        let Some(answers) = executed(held.send(&transaction).await?)? else {
-            return Ok(false); // what was watched changed in between
-        };
-        let failed = answers.into_iter().enumerate().find_map(|(i, answer)| {
-            // A redo after a rollback finds entries that are there already.
-            let may_fail = appends.contains(&i);
-            answer.extract_error().err().filter(|_| !may_fail)
+        let streams = self.streams(held, &keys, batch).await?;
+        let (transaction, before) = self.transaction(&keys, batch, &streams);
+        for _ in 0..ATTEMPTS {
+            if !watch(held, &keys, partition, owner, batch).await? {
+                return Ok(false);
+            }
+            let Some(answers) = executed(held.send(&transaction).await?)? else {
+                continue; // what was watched changed in between
+            };
+            let displaced = displaced(answers, before, &streams)
+                .map_err(|detail| Failed::Told(reply::corrupt(partition, "a batch's part that cannot fail", detail)))?;
+            if !displaced.is_empty() {
+                self.append_in_place(partition, owner, batch, &displaced).await;
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    async fn streams(&self, held: &mut Held<'_>, keys: &Keys, batch: &Batch) -> RedisResult<Vec<Stream>> {
+        let streams = by_entity(batch, self.settings.events_kept as usize);
+        let is_new = |events: &Events| events.first_seq == 1 && events.places.len() >= MANY;
+        let as_values = streams.iter().any(is_new) && self.restores(held, keys).await?;
+        let made = streams.into_iter().map(|events| Stream {
+            as_value: as_values && is_new(&events),
+            key: keys.events(&batch.events[events.places[0]].entity),
+            places: events.places,
         });
-        match failed {
-            None => Ok(true),
-            Some(error) => Err(Failed::Told(reply::corrupt(
-                partition,
-                "a batch's part that cannot fail",
-                error.to_string(),
-            ))),
+        Ok(made.collect())
+    }
+
+    /// Streams in whose place something stands, of a batch that is written: the script replaces what is no stream, and
+    /// leaves what is there already. Should it not come to that, the entity's next event, or a repair, does it.
+    async fn append_in_place(&self, partition: PartitionId, owner: &Owner, batch: &Batch, displaced: &[&Stream]) {
+        let mut rest = Batch::new(Some(batch.checkpoint.identity()), batch.checkpoint.clone());
+        let places = displaced.iter().flat_map(|stream| &stream.places);
+        rest.events = places.map(|place| batch.events[*place].clone()).collect();
+        rest.buffer.clone_from(&batch.buffer);
+        if let Err(error) = self.commit_by_script(partition, owner, &rest).await {
+            let streams = displaced.len();
+            tracing::warn!(%partition, streams, %error, "something else stands in the place of event streams, and stays for now");
         }
     }
 
-    /// The commands, and which of them append to streams.
-    fn transaction(
-        &self,
-        keys: &Keys,
-        batch: &Batch,
-        streams: &[Stream],
-        as_value: impl Fn(&Stream) -> bool,
-    ) -> (Pipeline, Range<usize>) {
-        let mut pipeline = Pipeline::with_capacity(10 + batch.events.len());
+    /// The commands, and how many of them come before those of the streams.
+    fn transaction(&self, keys: &Keys, batch: &Batch, streams: &[Stream]) -> (Pipeline, usize) {
+        let mut pipeline = Pipeline::with_capacity(10 + streams.iter().map(Stream::commands).sum::<usize>());
         pipeline.cmd("MULTI");
         if !batch.documents.is_empty() {
             pipeline.add_command(documents(keys, batch));
@@ -135,22 +142,14 @@ impl RedisStore {
                 pipeline.add_command(add);
             }
         }
-        for stream in streams.iter().filter(|stream| stream.found == Found::Foreign) {
-            pipeline.cmd("DEL").arg(&stream.key);
+        let before = pipeline.len() - 1; // MULTI has no answer among those of EXEC
+        for stream in streams {
+            if stream.as_value {
+                pipeline.add_command(restore(batch, stream));
+            } else {
+                self.append(&mut pipeline, batch, stream);
+            }
         }
-        for stream in streams.iter().filter(|stream| as_value(stream)) {
-            let events = stream.places.iter().map(|place| &batch.events[*place]);
-            let entries: Vec<_> = events.map(|event| (event.seq, batch.text(&event.json))).collect();
-            let value = payload::stream(&entries);
-            let mut restore = Cmd::with_capacity(4, stream.key.len() + value.len() + 16);
-            restore.arg("RESTORE").arg(&stream.key).arg("0").arg(value.as_slice());
-            pipeline.add_command(restore);
-        }
-        let first = pipeline.len() - 1; // MULTI has no answer among those of EXEC
-        for stream in streams.iter().filter(|stream| !as_value(stream)) {
-            self.append(&mut pipeline, batch, stream);
-        }
-        let appends = first..pipeline.len() - 1;
         for (entity, offset) in &batch.parked {
             pipeline
                 .cmd("HSET")
@@ -173,7 +172,7 @@ impl RedisStore {
             pipeline.add_command(mark);
         }
         pipeline.cmd("EXEC");
-        (pipeline, appends)
+        (pipeline, before)
     }
 
     /// Whether the server takes our form of a stream, and lets us: tried once, with a key that is gone at once.
@@ -224,24 +223,43 @@ fn only_adds(batch: &Batch) -> bool {
     batch.removed.is_empty() && batch.cut.is_empty() && batch.unparked.is_empty()
 }
 
-/// Watches what the guard looks at, and lets it look. `None`: the server's answer is not of its form.
+/// Streams that were not written to, for something stands in their place. An append below a stream's last id fails too: a
+/// redo after a rollback finds entries that are there already.
+///
+/// # Errors
+/// What else the server said no to.
+fn displaced(answers: Vec<Value>, before: usize, streams: &[Stream]) -> Result<Vec<&Stream>, String> {
+    let mut of_answers = streams
+        .iter()
+        .flat_map(|stream| std::iter::repeat_n(stream, stream.commands()));
+    let mut displaced: Vec<&Stream> = Vec::new();
+    for (i, answer) in answers.into_iter().enumerate() {
+        let stream = if i < before { None } else { of_answers.next() };
+        let Err(error) = answer.extract_error() else { continue };
+        match (stream, error.code()) {
+            (Some(stream), Some("WRONGTYPE" | "BUSYKEY")) => {
+                if displaced.last().is_none_or(|last| last.key != stream.key) {
+                    displaced.push(stream);
+                }
+            }
+            (Some(stream), _) if !stream.as_value => {}
+            _ => return Err(error.to_string()),
+        }
+    }
+    Ok(displaced)
+}
+
+/// Watches what the guard looks at, and lets it look; `false`: it says no.
 async fn watch(
     held: &mut Held<'_>,
     keys: &Keys,
     partition: PartitionId,
     owner: &Owner,
     batch: &Batch,
-    mut streams: Vec<Stream>,
-) -> Result<Option<Vec<Stream>>, Failed> {
+) -> Result<bool, Failed> {
     let mut guard = Call::watch();
     let mut watched = cmd("WATCH");
-    let indexes = [keys.index(Kind::Run), keys.index(Kind::Worker)];
-    let own = [keys.owner(), keys.checkpoint(), keys.checkpoints(), keys.parked()];
-    for key in own
-        .into_iter()
-        .chain(indexes)
-        .chain(streams.iter().map(|stream| stream.key.clone()))
-    {
+    for key in guarded_keys(keys) {
         watched.arg(&key);
         guard.key(key);
     }
@@ -261,18 +279,19 @@ async fn watch(
         commands.add_command(guard.load_script()).add_command(call);
         answer = held.send(&commands).await?.pop().map(Value::extract_error);
     }
-    let Some(answer) = answer else { return Ok(None) };
-    let Reply::Ok(kinds) = Reply::read(partition, answer?).map_err(Failed::Told)? else {
-        return Ok(None);
-    };
-    for (stream, kind) in streams.iter_mut().zip(&kinds) {
-        stream.found = match reply::text(kind) {
-            Some("none") => Found::Nothing,
-            Some("stream") => Found::Stream,
-            _ => Found::Foreign,
-        };
-    }
-    Ok(Some(streams))
+    let Some(answer) = answer else { return Ok(false) };
+    let reply = Reply::read(partition, answer?).map_err(Failed::Told)?;
+    Ok(matches!(reply, Reply::Ok(_)))
+}
+
+/// A new stream with all its events.
+fn restore(batch: &Batch, stream: &Stream) -> Cmd {
+    let events = stream.places.iter().map(|place| &batch.events[*place]);
+    let entries: Vec<_> = events.map(|event| (event.seq, batch.text(&event.json))).collect();
+    let value = payload::stream(&entries);
+    let mut restore = Cmd::with_capacity(4, stream.key.len() + value.len() + 16);
+    restore.arg("RESTORE").arg(&stream.key).arg("0").arg(value.as_slice());
+    restore
 }
 
 fn documents(keys: &Keys, batch: &Batch) -> Cmd {
