@@ -87,9 +87,12 @@ pub async fn examine(
         // A rewind may have left it further on than where it was parked then: the digest counts it as it is.
         let counted = |offset: &Offset| NextOffset(offset.0).max(index.map_or(NextOffset::START, Offset::next));
         let stands = match split {
-            None => stands(document.as_ref(), index).min(log_end),
-            Some(_) => end, // its counts are those up to the checkpoint
-        };
+            None => stands(document.as_ref(), index),
+            // After a rewind that left it, what the digest counts may lie past the checkpoint: it stands there, as others do
+            // that were left, and what the redo finds in it counts as duplicates.
+            Some(offset) => counted(offset),
+        }
+        .min(log_end);
         let mut want = Want {
             until: end.max(stands),
             split: split.map_or(NextOffset::START, counted),

@@ -150,7 +150,7 @@ impl World {
             let is_stuck = self.any_cut && is_forgotten;
             // Its first event came once more when the log had forgotten it: nobody can tell that from a beginning.
             let aside = part.aside.contains(entity); // another version alone kept it, so it was made anew
-            let hurt = self.ever_damaged.contains(entity) || part.ever_expired.contains(entity) || aside;
+            let hurt = self.ever_damaged.contains(entity) || self.ever_expired(part, entity) || aside;
             let is_guess = hurt && first > 0 && oracle.began_before(entity.subject(), began);
             if is_guess {
                 guessed.push(entity.clone());
@@ -179,7 +179,7 @@ impl World {
             let has = has.is_some_and(|has| has >= last || oracle.may_end_at(subject, next, has));
             let excused = part.parked.contains_key(&entity)
                 || part.damaged.contains(&entity)
-                || part.ever_expired.contains(&entity)
+                || self.ever_expired(part, &entity)
                 || (self.any_cut && oracle.began_before(subject, state.first)) // it may have been left as it was
                 || self.takes_for_its_own(state, &entity, last)
                 // Made without its beginning: below where it seems to begin a rewind takes it out.
@@ -203,6 +203,11 @@ impl World {
                 "the checkpoint says {next}, and the dead letter of {offset} is nowhere"
             )),
         }
+    }
+
+    /// Also in a store that was lost: what was made anew after that, a snapshot has.
+    fn ever_expired(&self, part: &Part, entity: &Entity) -> bool {
+        part.ever_expired.contains(entity) || self.expired_before.contains(entity)
     }
 
     /// Whether a document that had to be left as it was, of a log that was cut, has what it takes for that event: one of the
@@ -283,7 +288,7 @@ impl World {
             let entity = Entity::parse(subject).ok_or("a subject")?;
             // Of a log that was cut nobody knows for sure that it has an entity's beginning.
             let beginning_lost = state.first > 0;
-            let hurt = self.ever_damaged.contains(&entity) || part.ever_expired.contains(&entity) || self.any_cut;
+            let hurt = self.ever_damaged.contains(&entity) || self.ever_expired(part, &entity) || self.any_cut;
             if part.parked.contains_key(&entity) && !(beginning_lost && (hurt || part.restored)) {
                 return Err(format!("{subject} is still parked"));
             }

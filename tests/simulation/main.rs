@@ -79,6 +79,7 @@ const CORPUS: &[u64] = &[
     2_008_850_395_313,
     2_516_153_083_198,
     2_597_765_890_749,
+    2_698_757_596_083,
     3_577_996_026_977,
     3_591_718_526_170,
     3_667_248_002_107,
@@ -88,7 +89,11 @@ const CORPUS: &[u64] = &[
     4_173_057_230_449,
 ];
 /// That failed at raised rates: those that a rule needs to matter, far above life's and the others'.
-const RAISED: &[(Weak, u64)] = &[(Weak::NoDigest, 248), (Weak::AnyIntent, 478)];
+const RAISED: &[(Weak, u64)] = &[
+    (Weak::NoDigest, 248),
+    (Weak::AnyIntent, 478),
+    (Weak::HealUnseen, 2_227_247_648_766),
+];
 const FIRST: u64 = 20;
 const FRESH: u64 = 12;
 /// Within so many histories a rule that is switched off must show.
