@@ -23,19 +23,25 @@ fn since(marks: Vec<Mark>, parked: impl Iterator<Item = Offset>) -> Vec<Mark> {
         .collect()
 }
 
-/// The marks that were made since the first of these offsets was parked.
+/// Whether the mark of this place was made since the first of these offsets was parked. One that is gone was: whoever began
+/// to put the entities right has taken it out.
 ///
 /// # Errors
 /// The store does not answer.
-pub(super) async fn made_since(
+pub(super) async fn is_made_since(
     store: &dyn Store,
     partition: PartitionId,
-    parked: impl Iterator<Item = Offset>,
-) -> Result<Vec<Mark>, StoreError> {
-    Ok(since(store.history(partition, MARKS_MAX).await?, parked))
+    (place, is_it): (NextOffset, impl Fn(&Mark) -> bool),
+    parked: &[Offset],
+) -> Result<bool, StoreError> {
+    let marks = store.history(partition, MARKS_MAX).await?;
+    if !marks.iter().any(&is_it) {
+        return Ok(parked.iter().any(|at| place.is_past(*at)));
+    }
+    Ok(since(marks, parked.iter().copied()).iter().any(is_it))
 }
 
-/// Takes them out.
+/// Takes out the marks that were made since the first of these offsets was parked.
 ///
 /// # Errors
 /// The store does not answer.
@@ -44,7 +50,7 @@ pub(super) async fn forget_since(
     partition: PartitionId,
     parked: impl Iterator<Item = Offset>,
 ) -> Result<(), StoreError> {
-    let made = made_since(store, partition, parked).await?;
+    let made = since(store.history(partition, MARKS_MAX).await?, parked);
     forget(store, partition, made).await
 }
 

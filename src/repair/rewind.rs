@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::marks::{forget_since, made_since};
+use super::marks::{forget_since, is_made_since};
 use super::site::{Lease, RepairError, Site, now, read_through};
 use super::snapshot::{self, Restored, Source};
 use super::survey::last_record_of;
@@ -207,10 +207,13 @@ impl<'a> Work<'a> {
     /// Says whether the target was made while what is parked now was parked already: then its counts lack what waits.
     async fn new_token(&self) -> Result<String, RepairError> {
         let site = self.site;
-        let parked = site.store.parked(site.partition).await?.into_iter().map(|(_, at)| at);
-        let made = made_since(&*site.store, site.partition, parked).await?;
+        let parked = site.store.parked(site.partition).await?.into_iter();
+        let parked: Vec<Offset> = parked.map(|(_, at)| at).collect();
+        let target = self.target.next;
         let is_target = |mark: &Mark| Target::of(&mark.checkpoint) == self.target;
-        let kind = if made.iter().any(is_target) { PARKED } else { WHOLE };
+        let of_parked = self.target.last_record.is_some() // else it is the log's first offset, and no mark
+            && is_made_since(&*site.store, site.partition, (target, is_target), &parked).await?;
+        let kind = if of_parked { PARKED } else { WHOLE };
         let said: String = [GUESSED, ONTO].into_iter().filter(|word| self.says(word)).collect();
         Ok(format!("{kind}{said}{:016x}", rand::random::<u64>()))
     }
