@@ -1,7 +1,8 @@
 //! Some entities against the log, exactly, on a moving system.
 //! In: entities of one partition. Out: what the store has of each, what the log says of it, and the verdict.
 //! Invariant: document, checkpoint and whether it is parked are read at one instant, and the log is folded up to that very
-//! checkpoint: so whatever is committed meanwhile, a document that differs is drift.
+//! checkpoint, or to where a document stands that a rewind or restore has left past it: so whatever is committed meanwhile, a
+//! document that differs is drift.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
