@@ -147,7 +147,11 @@ impl Plan {
             events.extend((0..STEPS).filter(hit).map(|step| (step, *event)));
         }
         events.sort_unstable();
-        let calls = Calls(Call::ALL.map(|(_, often)| rate(often)));
+        let call_rate = |(call, often)| {
+            let drawn = rate(often);
+            weak.needs_call(call).unwrap_or(drawn)
+        };
+        let calls = Calls(Call::ALL.map(call_rate));
         let cache_bytes = if dice.one_in(2) { 3_000 } else { 1 << 20 };
         let is_cut = events.iter().any(|(_, event)| *event == Event::Cut);
         let cuts_unseen = match weak {

@@ -1,6 +1,6 @@
 //! Rules of the protocol that can be switched off on purpose, in the simulated log and store: each must be found out.
 
-use super::plan::Event;
+use super::plan::{Call, Event};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weak {
@@ -89,6 +89,14 @@ impl Weak {
             (Self::LostInRestore, Event::Snapshot | Event::Retain) => Some(20),
             (Self::AnyIntent, Event::Replay) => Some(6),
             (Self::AnyIntent, Event::Rebalance) => Some(40),
+            _ => None,
+        }
+    }
+
+    /// And which calls must go wrong often: once in so many.
+    pub fn needs_call(self, call: Call) -> Option<u64> {
+        match (self, call) {
+            (Self::AnyIntent, Call::Late) => Some(4), // a write of a rewind that is over
             _ => None,
         }
     }
