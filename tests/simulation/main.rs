@@ -90,7 +90,11 @@ const CORPUS: &[u64] = &[
     4_173_057_230_449,
 ];
 /// That failed at raised rates: those that a rule needs to matter, far above life's and the others'.
-const RAISED: &[(Weak, u64)] = &[(Weak::NoDigest, 248), (Weak::HealUnseen, 2_227_247_648_766)];
+const RAISED: &[(Weak, u64)] = &[
+    (Weak::NoDigest, 248),
+    (Weak::HealUnseen, 2_227_247_648_766),
+    (Weak::LostInRestore, 3_064_812_953_498),
+];
 const FIRST: u64 = 20;
 const FRESH: u64 = 12;
 /// Within so many histories a rule that is switched off must show.

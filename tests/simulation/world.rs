@@ -16,6 +16,7 @@ use super::plan::Plan;
 use super::projector::{Projector, Said, Task, poll};
 use super::sea::Sea;
 use super::version::Version;
+use crate::reference::Rec;
 use crate::reference::messy::dice::Dice;
 use crate::reference::messy::{Messy, Shape};
 
@@ -120,6 +121,12 @@ pub fn run(plan: &Plan) -> Result<History, (String, History)> {
         Ok(()) => Ok(history),
         Err(what) => Err((what, history)),
     }
+}
+
+/// Of a document in the documents' topic.
+fn last_offset(record: &Rec) -> Option<u64> {
+    let document: serde_json::Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
+    document["runtime_source"]["offset"].as_u64()
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
@@ -229,10 +236,12 @@ impl World {
                 Said::Lost(from, to) => {
                     let state = self.sea.lock();
                     self.oracle.lose(from, to, &state.records);
-                    // A snapshot's documents may be further on than its marker: theirs is a smaller gap.
-                    let places: BTreeSet<u64> = state.part.index.values().map(|last| last.0 + 1).collect();
-                    for further in places.range(from + 1..to.max(from + 1)) {
-                        self.oracle.lose(*further, to, &state.records);
+                    // A snapshot's documents may be further on than its marker, also ones that a later rewind goes on
+                    // from: theirs is a smaller gap.
+                    let mut places: BTreeSet<u64> = state.part.index.values().map(|last| last.0).collect();
+                    places.extend(state.documents.iter().filter_map(last_offset));
+                    for further in places.range(from..to.max(from + 1) - 1) {
+                        self.oracle.lose(*further + 1, to, &state.records);
                     }
                 }
                 Said::Drifted(reason) => {
