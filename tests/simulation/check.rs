@@ -79,7 +79,7 @@ impl World {
             return Ok(());
         }
         let oracle = self.oracle_of(topic_id);
-        self.nothing_is_missing(&state, oracle)?;
+        self.nothing_is_missing(&state, (oracle, first))?;
         self.sums_are_right(&state, oracle)
     }
 
@@ -162,14 +162,15 @@ impl World {
         Ok(Looked { right, guessed })
     }
 
-    /// The checkpoint claims nothing that the documents lack, and dead letters below it are in their topic.
-    fn nothing_is_missing(&self, state: &State, oracle: &Oracle) -> Result<(), String> {
+    /// The checkpoint claims nothing that the documents lack, and dead letters below it are in their topic: of a log that
+    /// begins at `first`.
+    fn nothing_is_missing(&self, state: &State, (oracle, first): (&Oracle, u64)) -> Result<(), String> {
         let part = &state.part;
         let Some(checkpoint) = &part.checkpoint else {
             return Ok(());
         };
         let next = checkpoint.next.0;
-        let known_lost = |offset: u64| offset < oracle.lost_below || (self.any_cut && offset < state.first);
+        let known_lost = |offset: u64| offset < oracle.lost_below || (self.any_cut && offset < first);
         for subject in oracle.accepted().keys() {
             let Some(last) = oracle.last_below(subject, next).filter(|last| !known_lost(*last)) else {
                 continue;
@@ -180,10 +181,10 @@ impl World {
             let excused = part.parked.contains_key(&entity)
                 || part.damaged.contains(&entity)
                 || self.ever_expired(part, &entity)
-                || (self.any_cut && oracle.began_before(subject, state.first)) // it may have been left as it was
+                || (self.any_cut && oracle.began_before(subject, first)) // it may have been left as it was
                 || self.takes_for_its_own(state, &entity, last)
                 // Made without its beginning: below where it seems to begin a rewind takes it out.
-                || (self.guessed.contains(&entity) && last < state.first);
+                || (self.guessed.contains(&entity) && last < first);
             if !has && !excused {
                 return Err(format!(
                     "the checkpoint says {next}, and {entity} lacks its event at {last}"

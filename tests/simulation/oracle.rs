@@ -28,6 +28,8 @@ pub struct Oracle {
     records: Vec<Rec>,
     /// What was named as lost.
     losses: Vec<(u64, u64)>,
+    /// There are some that were not folded ahead.
+    has_more: bool,
     /// What was found of documents with these losses.
     searched: RefCell<HashMap<String, bool>>,
     /// Hashes of an entity's document by the offset of its last event.
@@ -74,6 +76,7 @@ impl Oracle {
             ways: ways.collect(),
             lost_below: self.lost_below,
             losses: std::mem::take(&mut self.losses),
+            has_more: self.has_more,
             ..Self::default()
         };
         self.fold_on(records);
@@ -108,6 +111,15 @@ impl Oracle {
         }
     }
 
+    /// The same of one document or another, not worth a fold ahead.
+    pub fn lose_of_one(&mut self, from: u64, to: u64) {
+        if !self.losses.contains(&(from, to)) {
+            self.losses.push((from, to));
+            self.has_more = true;
+            self.searched.take();
+        }
+    }
+
     fn fold_one(&mut self, at: usize, record: &Rec) {
         let way = &mut self.ways[at];
         let is_lost = |hole: &(u64, u64)| (hole.0..hole.1).contains(&record.offset);
@@ -136,7 +148,7 @@ impl Oracle {
     pub fn allows(&self, subject: &str, offset: u64, text: &str) -> bool {
         let hashes = self.allowed.get(&(subject.to_owned(), offset));
         let is_known = hashes.is_some_and(|hashes| hashes.iter().any(|hash| text.contains(hash.as_str())));
-        is_known || self.ways.len() >= WAYS && self.may_lack(subject, offset, text)
+        is_known || (self.has_more || self.ways.len() >= WAYS) && self.may_lack(subject, offset, text)
     }
 
     fn may_lack(&self, subject: &str, offset: u64, text: &str) -> bool {

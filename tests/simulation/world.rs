@@ -238,10 +238,14 @@ impl World {
                     self.oracle.lose(from, to, &state.records);
                     // A snapshot's documents may be further on than its marker, also ones that a later rewind goes on
                     // from: theirs is a smaller gap.
-                    let mut places: BTreeSet<u64> = state.part.index.values().map(|last| last.0).collect();
-                    places.extend(state.documents.iter().filter_map(last_offset));
-                    for further in places.range(from..to.max(from + 1) - 1) {
+                    let within = from..to.max(from + 1) - 1;
+                    let places: BTreeSet<u64> = state.part.index.values().map(|last| last.0).collect();
+                    for further in places.range(within.clone()) {
                         self.oracle.lose(*further + 1, to, &state.records);
+                    }
+                    let kept = state.documents.iter().filter_map(last_offset);
+                    for further in kept.filter(|last| within.contains(last) && !places.contains(last)) {
+                        self.oracle.lose_of_one(further + 1, to);
                     }
                 }
                 Said::Drifted(reason) => {
