@@ -33,7 +33,7 @@ impl World {
                 return;
             }
             _ if self.foreign.is_some() => self.befall_anybody(event),
-            _ if self.unaccepted => self.befall_anybody(event) || self.befall_store(event),
+            _ if self.unaccepted => self.befall_anybody(event) || self.befall_store(event) || self.beside(event),
             _ => self.befall_anybody(event) || self.befall_store(event) || self.befall_log(event) || self.beside(event),
         };
         if happens {
@@ -285,7 +285,6 @@ impl World {
             state.group = None;
         }
         drop(state);
-        (self.operator, self.keeper, self.reaper) = (None, None, None);
         self.later_ms += 100_000_000;
         self.former = Some((std::mem::take(&mut self.oracle), first));
         self.oracle.fold_on(&[]);
@@ -302,6 +301,7 @@ impl World {
         (state.group, state.refuses_until) = (None, 0);
         state.changes += 1;
         drop(state);
+        (self.operator, self.keeper, self.reaper) = (None, None, None);
         self.unaccepted = false;
         (self.any_cut, self.any_forgotten, self.any_put_back) = (false, false, false);
         (self.comes_back, self.snapshots, self.expiry) = (None, None, None);
