@@ -150,8 +150,7 @@ impl Access {
             let Some(checkpoint) = self.store.checkpoint(partition).await? else {
                 continue;
             };
-            let is_other = !topic.id.is_empty() && !checkpoint.topic_id.is_empty() && checkpoint.topic_id != topic.id;
-            if is_other || checkpoint.partitions != topic.partitions {
+            if !checkpoint.may_be_of(&topic.id) || checkpoint.partitions != topic.partitions {
                 return Err(AccessError::BadRequest(format!(
                     "namespace {namespace} was made from another topic than {} is now; nothing was changed; `khala serve` \
                      with a new --namespace makes documents of this one",

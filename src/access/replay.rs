@@ -194,6 +194,9 @@ impl Access {
             if !checkpoint.is_ours() {
                 return Err(AccessError::other_version(partition, &checkpoint));
             }
+            if let Some(words) = repair::made_anew(&*self.log, &checkpoint).await? {
+                return Err(AccessError::BadRequest(format!("partition {partition}: {words}")));
+            }
             let marks = self.store.history(partition, MARKS_MAX).await?;
             let choice = Choice {
                 log: &*self.log,

@@ -150,6 +150,11 @@ impl Checkpoint {
         self.projection_version == PROJECTION_VERSION
     }
 
+    /// Whether its documents may be of the topic with this id; one that has none cannot be told from others.
+    pub fn may_be_of(&self, topic_id: &str) -> bool {
+        self.topic_id.is_empty() || topic_id.is_empty() || self.topic_id == topic_id
+    }
+
     /// What a compare-and-set compares.
     pub fn identity(&self) -> Identity {
         Identity {

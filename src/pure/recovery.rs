@@ -177,7 +177,7 @@ pub fn decide(found: &Survey) -> (Step, Called) {
     if checkpoint.projection_version != PROJECTION_VERSION {
         return (Step::Hold, Called::ProjectionVersionChanged);
     }
-    if differ(&checkpoint.topic_id, &found.topic_id) {
+    if !checkpoint.may_be_of(&found.topic_id) {
         return (Step::Hold, Called::LogReplaced);
     }
     if checkpoint.partitions != found.partitions {
@@ -221,10 +221,6 @@ pub fn read_from(found: &Survey, start: NextOffset, behind: bool) -> NextOffset 
 }
 
 /// Two topic ids differ only if both are known.
-fn differ(ours: &str, theirs: &str) -> bool {
-    !ours.is_empty() && !theirs.is_empty() && ours != theirs
-}
-
 /// What a person must know who meets documents of another version.
 pub fn other_version(version: u32) -> String {
     format!(

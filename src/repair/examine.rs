@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::ground::{Ground, Pace, read_log};
 use super::site::RepairError;
-use super::standing::{check_intent, check_version};
+use super::standing::{check_intent, check_topic, check_version};
 use super::verdict::{Verdict, is_cut, judge};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::document::{Document, Unreadable};
@@ -58,7 +58,7 @@ pub struct Examination {
 /// Examines entities of one partition; streams are folded too if `events_kept` is above 0.
 ///
 /// # Errors
-/// Log or store do not answer; a rewind or restore is under way.
+/// Log or store do not answer; a rewind or restore is under way; the topic was made anew.
 pub async fn examine(
     ground: &Ground,
     partition: PartitionId,
@@ -116,6 +116,9 @@ pub async fn examine(
         read.push((seen, index, document, start));
     }
     let (records, mut folded) = fold(ground, partition, range, pace, refold).await?;
+    if let Some(checkpoint) = &peeked.checkpoint {
+        check_topic(ground, partition, checkpoint).await?;
+    }
     folded.sort_by_key(|one| one.tag);
     let examined = entities.iter().zip(read).zip(peeked.parked).zip(folded).map(
         |(((entity, (seen, index, document, start)), parked), one)| Examined {

@@ -4,6 +4,7 @@
 //! Invariant: such marks go before the first of the entities is put right, or reading goes on, not after.
 
 use crate::pure::checkpoint::Mark;
+use crate::pure::intent::Target;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
 use crate::store::{Store, StoreError};
 
@@ -39,6 +40,19 @@ pub(super) async fn is_made_since(
         return Ok(parked.iter().any(|at| place.is_past(*at)));
     }
     Ok(since(marks, parked.iter().copied()).iter().any(is_it))
+}
+
+/// Whether a mark that was chosen is still one of the store's: one of a store that went back since may count as parked what
+/// this one has put right.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn is_known(store: &dyn Store, partition: PartitionId, target: &Target) -> Result<bool, StoreError> {
+    if target.last_record.is_none() {
+        return Ok(true); // the log's first offset, and no mark
+    }
+    let marks = store.history(partition, MARKS_MAX).await?;
+    Ok(marks.iter().any(|mark| Target::of(&mark.checkpoint) == *target))
 }
 
 /// Takes out the marks that were made since the first of these offsets was parked.

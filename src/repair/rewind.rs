@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::marks::{forget_since, is_made_since};
+use super::marks::{forget_since, is_known, is_made_since};
 use super::site::{Lease, RepairError, Site, now, read_through};
 use super::snapshot::{self, Restored, Source};
-use super::survey::last_record_of;
+use super::survey::{last_record_of, made_anew};
 use crate::log::Bounds;
 use crate::pure::batch::Batch;
 use crate::pure::checkpoint::{Checkpoint, Mark};
@@ -49,7 +49,7 @@ pub struct Progress {
 /// Without a mark, and with nothing begun, nothing is done.
 ///
 /// # Errors
-/// `Store`, `Log`: call again; what is done so far counts. `NoMark`: the log was cut below every mark.
+/// `Store`, `Log`: call again; what is done so far counts. `NoMark`: the log was cut below every mark, or is another.
 pub async fn rewind(
     site: &Site,
     to: Option<&Checkpoint>,
@@ -114,6 +114,7 @@ impl<'a> Work<'a> {
         let topic = site.log.topic().await?;
         let renewed = site.store.renew(site.partition, &site.owner, site.lease).await?;
         let current = site.ours(renewed.ok_or_else(|| refused(site, None))?)?;
+        same_topic(site, &current).await?;
         let intent = Intent::parse(&current.intent).map_err(|error| unknown(site, &error.to_string()))?;
         let (begun, target, token) = match (intent, to) {
             (Some(Intent::Rewind { mark, token }), _) => (true, *mark, token),
@@ -125,6 +126,9 @@ impl<'a> Work<'a> {
             (_, Some(mark)) if mark.next > current.next => return Err(refused(site, Some(current)).into()),
             (_, Some(mark)) => (false, Target::of(mark), String::new()),
         };
+        if !begun && !is_known(&*site.store, site.partition, &target).await? {
+            return Err(refused(site, Some(current)).into());
+        }
         let mut work = Self {
             rules: Rules {
                 partitions: topic.partitions,
@@ -178,6 +182,7 @@ impl<'a> Work<'a> {
     async fn target_holds(&mut self) -> Result<bool, RepairError> {
         let site = self.site;
         self.bounds = site.log.bounds(site.partition).await?;
+        same_topic(site, &self.current).await?;
         let bounds = (self.bounds.first, self.bounds.end);
         let as_mark = self.target.checkpoint(&self.current);
         let found = last_record_of(&*site.log, site.partition, &as_mark, bounds).await?;
@@ -279,6 +284,7 @@ impl<'a> Work<'a> {
         let take = |records: &_| folded.extend(refold.feed(records).done);
         self.progress.records += read_through(site, (from, until), &mut self.lease, take).await?;
         folded.extend(refold.finish());
+        same_topic(site, &self.current).await?;
         for chunk in folded.chunks(CHUNK_ENTITIES) {
             self.write_folded(chunk, parked).await?;
             told(self.progress);
@@ -352,6 +358,13 @@ impl<'a> Work<'a> {
         let last = last_record_of(&*site.log, site.partition, &self.current, bounds).await?;
         Ok(self.current.next > self.bounds.end || last == LastRecord::Differs)
     }
+}
+
+/// What was read so far was read of the documents' topic: of another no document is made.
+async fn same_topic(site: &Site, current: &Checkpoint) -> Result<(), RepairError> {
+    let partition = site.partition;
+    let other = made_anew(&*site.log, current).await?;
+    other.map_or(Ok(()), |detail| Err(RepairError::NoMark { partition, detail }))
 }
 
 fn is_at(current: &Checkpoint, mark: &Checkpoint) -> bool {

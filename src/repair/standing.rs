@@ -2,7 +2,7 @@
 
 use super::ground::Ground;
 use super::site::RepairError;
-use super::survey::last_record_of;
+use super::survey::{last_record_of, made_anew};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::drift::Reason;
 use crate::pure::intent::Intent;
@@ -57,6 +57,8 @@ pub(super) async fn standing(ground: &Ground, partition: PartitionId) -> Result<
     let (reason, detail) = if !checkpoint.is_ours() {
         let detail = other_version(checkpoint.projection_version);
         (Reason::ProjectionVersionChanged, detail)
+    } else if let Some(detail) = made_anew(log, &checkpoint).await? {
+        (Reason::CheckpointAhead, detail)
     } else if checkpoint.next > bounds.end || last == LastRecord::Differs {
         let detail = format!("the log ends at {}, or was cut and grew again", bounds.end);
         (Reason::CheckpointAhead, detail)
@@ -107,6 +109,18 @@ pub(super) fn check_version(partition: PartitionId, checkpoint: &Checkpoint) -> 
     }
     let words = other_version(checkpoint.projection_version);
     Err(RepairError::Refused(format!("partition {partition}: {words}")))
+}
+
+/// Whether documents are of the topic that the log was read of until now.
+pub(super) async fn check_topic(
+    ground: &Ground,
+    partition: PartitionId,
+    checkpoint: &Checkpoint,
+) -> Result<(), RepairError> {
+    match made_anew(&*ground.log, checkpoint).await? {
+        None => Ok(()),
+        Some(words) => Err(RepairError::Refused(format!("partition {partition}: {words}"))),
+    }
 }
 
 /// Whether documents are no state between two now.

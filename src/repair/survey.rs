@@ -62,6 +62,23 @@ pub async fn compare(log: &dyn Log, partition: PartitionId, opened: Opened) -> R
     })
 }
 
+/// In words, if the topic was made anew since: no record of it is one of the checkpoint's. What was read of the log before
+/// this is asked was read of the topic that it is asked of.
+///
+/// # Errors
+/// The log does not answer.
+pub async fn made_anew(log: &dyn Log, checkpoint: &Checkpoint) -> Result<Option<String>, LogError> {
+    let topic = log.topic().await?;
+    let words = || {
+        format!(
+            "topic {} was deleted and made anew, and the documents are of the former one; `khala serve` with a new --namespace \
+             makes documents of this one",
+            topic.name
+        )
+    };
+    Ok((!checkpoint.may_be_of(&topic.id)).then(words))
+}
+
 /// Whether the last record that a mark names is still that very record, in a log of these bounds.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::compare::{Allow, assert_exact};
+use super::spoil::documents;
 use super::world::World;
 use crate::support::khala::{Khala, run};
 use crate::support::redis_server::Keeps;
@@ -53,6 +54,30 @@ fn projected(name: &str) -> World {
     world
 }
 
+/// No repair takes events of the new topic for those of the old documents, also where it has offsets enough.
+fn assert_no_repair(world: &World, before: &BTreeMap<String, Vec<u8>>) {
+    let documents = documents(world);
+    let run_of = documents.values().find(|copy| copy.kind() == "run_summary");
+    let id = run_of.expect("a run").id();
+    let of_one = [vec!["replay", "run", id], vec!["audit", "run", id, "--repair"]];
+    let of_all = [
+        vec!["replay", "--from", "earliest"],
+        vec!["replay", "--from", "earliest", "--dry-run"],
+        vec!["replay", "--from", "last-good"],
+        vec!["audit", "--repair", "--repair-max", "100000"],
+    ];
+    for arguments in of_one.into_iter().chain(of_all) {
+        let output = run(&world.cluster, &arguments, "");
+        let said = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).into_owned());
+        assert!(
+            said.concat().contains("made anew") && !output.status.success(),
+            "{arguments:?}: {} {said:?}",
+            output.status
+        );
+        assert_eq!(&contents(world), before, "{arguments:?} changed something");
+    }
+}
+
 #[test]
 fn a_topic_made_anew_is_not_folded_into_the_old_documents() {
     let mut world = projected("recreated");
@@ -63,7 +88,9 @@ fn a_topic_made_anew_is_not_folded_into_the_old_documents() {
     world.produce(6_000);
     let khala = world.khala_unready("after");
     assert_held(&world, &khala, "log_replaced", &before);
+    assert_no_repair(&world, &before);
     assert_eq!(khala.term(), Some(0));
+    assert_no_repair(&world, &before);
 }
 
 #[test]

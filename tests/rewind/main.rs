@@ -128,22 +128,44 @@ impl Bench {
         contents
     }
 
+    fn site(&self, partition: PartitionId) -> Site {
+        Site {
+            log: self.log.clone(),
+            store: self.store.clone(),
+            partition,
+            owner: operator(),
+            lease: LEASE,
+            rules: Rules {
+                partitioner: Partitioner::Murmur2,
+                partitions: PARTITIONS,
+                max_event_bytes: 1 << 20,
+                redact: khala::pure::redact::Redact::Secrets,
+            },
+        }
+    }
+
+    /// A rewind that must not be: why not. Nothing has changed.
+    async fn refused(&self, partition: PartitionId, mark: &Checkpoint) -> RepairError {
+        let before = (
+            self.contents(partition).await,
+            self.store.checkpoint(partition).await.unwrap(),
+        );
+        let site = self.site(partition);
+        self.store.open(partition, &site.owner, LEASE).await.unwrap();
+        let error = rewind(&site, Some(mark), &mut |_| {}).await.unwrap_err();
+        self.store.release(partition, &site.owner).await.unwrap();
+        let after = (
+            self.contents(partition).await,
+            self.store.checkpoint(partition).await.unwrap(),
+        );
+        assert_eq!(before, after);
+        error
+    }
+
     /// Rewinds; each try is dropped after a few polls, until one is not.
     async fn rewind(&self, partition: PartitionId, mark: &Checkpoint, mut polls: impl FnMut() -> Option<u64>) -> u64 {
         for tries in 0.. {
-            let site = Site {
-                log: self.log.clone(),
-                store: self.store.clone(),
-                partition,
-                owner: operator(),
-                lease: LEASE,
-                rules: Rules {
-                    partitioner: Partitioner::Murmur2,
-                    partitions: PARTITIONS,
-                    max_event_bytes: 1 << 20,
-                    redact: khala::pure::redact::Redact::Secrets,
-                },
-            };
+            let site = self.site(partition);
             self.store.open(partition, &site.owner, LEASE).await.unwrap();
             let mut told = |_| {};
             let done = cut_off(rewind(&site, Some(mark), &mut told), polls()).await;
@@ -271,4 +293,43 @@ async fn a_rewind_cut_off_anywhere_is_finished_by_the_next() {
         }
     }
     assert!(cuts > 20, "seed {seed}: only {cuts} cuts: an empty pass");
+}
+
+/// As after the store went back, or on to its newest copy, since the mark was chosen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_that_is_not_the_store_s_any_more_is_not_gone_back_to() {
+    let (seed, dir) = (seed(), tempfile::tempdir().unwrap());
+    let bench = Bench::open(dir.path());
+    let marks = projected(&bench, seed).await;
+    let (mark, _) = &marks[&PartitionId(0)][3];
+    let mut of_another = mark.checkpoint.clone();
+    of_another.digest = of_another.digest.moved(1, 2);
+    let error = bench.refused(PartitionId(0), &of_another).await;
+    assert!(
+        matches!(error, RepairError::Store(StoreError::Refused { .. })),
+        "seed {seed}: {error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_of_a_topic_that_is_no_more_are_not_made_of_another() {
+    let (seed, dir, other_dir) = (seed(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bench = Bench::open(dir.path());
+    let marks = projected(&bench, seed).await;
+    let other = Bench::open(other_dir.path());
+    projected(&other, seed + 1).await;
+    let anew = Bench {
+        log: other.log,
+        ..bench
+    };
+    let topic = anew.log.topic().await.unwrap();
+    for (partition, marks) in &marks {
+        let (_, last) = marks.last().unwrap();
+        assert_ne!(last.checkpoint.topic_id, topic.id, "seed {seed}: an empty pass");
+        let earliest = Checkpoint::first(NextOffset::START, &last.checkpoint.topic_id, PARTITIONS);
+        for mark in [&earliest, &marks[0].0.checkpoint] {
+            let error = anew.refused(*partition, mark).await;
+            assert!(error.to_string().contains("made anew"), "seed {seed}: {error}");
+        }
+    }
 }

@@ -60,7 +60,7 @@ pub async fn restore(
     let bounds = site.log.bounds(site.partition).await?;
     let fits = |marker: &Marker| {
         let of = &marker.checkpoint;
-        of.partitions == topic.partitions && (of.topic_id == topic.id || topic.id.is_empty() || of.topic_id.is_empty())
+        of.partitions == topic.partitions && of.may_be_of(&topic.id)
     };
     let begun = is_begun(site).await?;
     let Some(marker) = newest(&*site.log, site.partition, source, fits).await?.marker else {
