@@ -13,15 +13,15 @@ use tracing::{debug, error, info, warn};
 use super::backoff::pause;
 use super::board::StatusBoard;
 use super::effects::Doer;
+use super::reading::Reading;
 use super::works::{self, Works};
-use crate::log::{FetchLimits, GroupOffset, LogError, Reader, Role};
+use crate::log::{FetchLimits, GroupOffset};
 use crate::pure::batch::Batch;
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::partition::{
     Action, EXPIRED, Effect, Failure, Input, Outcome, Partition, Remembered, Rewound, Visible,
 };
 use crate::pure::place::{NextOffset, PartitionId};
-use crate::pure::record::RecordBatch;
 use crate::pure::recovery::{Called, Step};
 use crate::telemetry::Metrics;
 use crate::telemetry::messaging::Messaging;
@@ -60,9 +60,7 @@ pub(super) struct Driver {
     machine: Partition,
     effects: JoinSet<(u64, Outcome)>,
     epoch: u64,
-    /// Where to read on, and the reader that is there, if one was made already.
-    place: Option<NextOffset>,
-    reader: Option<Box<dyn Reader>>,
+    reading: Reading,
     cache_bytes: usize,
     /// What the group was told last, and how many ticks ago.
     told: Option<(NextOffset, u32)>,
@@ -83,8 +81,7 @@ impl Driver {
             machine,
             effects: JoinSet::new(),
             epoch: 0,
-            place: None,
-            reader: None,
+            reading: Reading::default(),
             cache_bytes,
             told: None,
             works: Works::default(),
@@ -121,7 +118,7 @@ impl Driver {
         control: &mut mpsc::Receiver<Control>,
         tick: &mut tokio::time::Interval,
     ) -> Option<Input> {
-        let wants = self.machine.wants_records() && self.place.is_some();
+        let wants = self.machine.wants_records() && self.reading.has_place();
         tokio::select! {
             biased;
             Some(done) = self.effects.join_next() => match done {
@@ -142,10 +139,9 @@ impl Driver {
                 }
             },
             _ = tick.tick() => Some(Input::Tick { cache_bytes: self.cache_bytes }),
-            fetched = fetch(&self.doer, &self.shared, &mut self.reader, self.place), if wants => match fetched {
+            fetched = self.reading.fetch(&self.doer, &self.shared), if wants => match fetched {
                 Ok((_, records)) if records.next().is_none() => None,
                 Ok((asked, records)) => {
-                    self.place = records.next().or(self.place);
                     // Reading begins with the last record applied, to be compared: alone it is no work.
                     let stored = self.machine.in_store().map(|stored| stored.next);
                     if records.next() > stored {
@@ -156,8 +152,7 @@ impl Driver {
                     Some(Input::Records(records))
                 }
                 Err(error) => {
-                    self.reader = None;
-                    self.place = None;
+                    self.reading.stop();
                     Some(Input::ReaderStopped(error.to_string()))
                 }
             },
@@ -199,13 +194,9 @@ impl Driver {
                 self.works.give_up("abandoned: the partition recovers");
                 self.epoch += 1;
                 self.effects.abort_all();
-                self.reader = None;
-                self.place = None;
+                self.reading.stop();
             }
-            Action::Read(from) => {
-                self.reader = None;
-                self.place = Some(from);
-            }
+            Action::Read(from) => self.reading.begin(from),
             Action::Recovered { called, step, detail } => self.recovered(called, step, &detail),
             Action::Drifted { entity, reason, .. } if reason == EXPIRED => {
                 info!(%partition, %entity, "an event came for an expired document; it is made anew");
@@ -295,8 +286,7 @@ impl Driver {
         metrics.events(visible.accepted, visible.duplicates, visible.dead_letters);
         metrics.sent_letters(visible.dead_letters);
         // The reader knows what the last fetch told, the board what was asked for in the last second.
-        let read = self.reader.as_ref().and_then(|reader| reader.end());
-        let end = read.max(self.shared.board.end(partition));
+        let end = self.reading.end().max(self.shared.board.end(partition));
         let lag = end.map_or(0, |end| next.until(end));
         metrics.committed(partition, lag);
         self.shared.board.ended(partition, visible.terminals);
@@ -329,29 +319,6 @@ impl Driver {
             _ => self.tell_group(&checkpoint),
         }
     }
-}
-
-/// The next records of the place that the machine named. Dropping the future loses nothing.
-async fn fetch(
-    doer: &Doer,
-    shared: &Shared,
-    reader: &mut Option<Box<dyn Reader>>,
-    place: Option<NextOffset>,
-) -> Result<(SystemTime, RecordBatch), LogError> {
-    let asked = SystemTime::now();
-    let reader = match (reader, place) {
-        (Some(reader), _) => reader,
-        (slot, Some(from)) => slot.insert(doer.log.reader(Role::Events, doer.partition, from).await?),
-        (None, None) => return Ok((asked, RecordBatch::default())),
-    };
-    let started = std::time::Instant::now();
-    let fetched = reader.fetch(shared.limits).await;
-    let waited_in_vain = fetched.as_ref().is_ok_and(RecordBatch::is_empty);
-    if !waited_in_vain {
-        let seconds = started.elapsed().as_secs_f64();
-        shared.metrics.operation("poll", seconds, &fetched);
-    }
-    fetched.map(|records| (asked, records))
 }
 
 fn batch_of(effect: &Effect) -> Option<Arc<Batch>> {

@@ -7,6 +7,7 @@ mod board;
 mod driver;
 mod effects;
 mod group;
+mod reading;
 mod redo;
 mod thinning;
 mod watch;
