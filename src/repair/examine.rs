@@ -66,18 +66,14 @@ pub async fn examine(
     (begin, events_kept, pace): (Begin, usize, Pace),
 ) -> Result<Examination, RepairError> {
     let rules = ground.rules().await?;
-    let (first, log_end) = if partition.0 < rules.partitions {
-        let bounds = ground.log.bounds(partition).await?;
-        (bounds.first, bounds.end)
-    } else {
-        (NextOffset::START, NextOffset::START)
-    };
+    let is_there = partition.0 < rules.partitions;
+    let (first, log_end) = bounds(ground, partition, is_there).await?;
     let peeked = ground.store.peek(partition, entities).await?;
     if let Some(checkpoint) = &peeked.checkpoint {
         check_intent(partition, checkpoint)?; // one that was begun since may not have come to these yet
         check_version(partition, checkpoint)?;
     }
-    let within = peeked.checkpoint.as_ref().filter(|_| partition.0 < rules.partitions);
+    let within = peeked.checkpoint.as_ref().filter(|_| is_there);
     let end = within.map_or(NextOffset::START, |checkpoint| checkpoint.next);
     let mut refold = Refold::new(partition, rules, events_kept);
     let mut range = (end, NextOffset::START);
@@ -136,6 +132,19 @@ pub async fn examine(
         entities: examined.collect(),
         records,
     })
+}
+
+/// The log's first offset and its end; of a partition that the topic does not have, none.
+async fn bounds(
+    ground: &Ground,
+    partition: PartitionId,
+    is_there: bool,
+) -> Result<(NextOffset, NextOffset), RepairError> {
+    if !is_there {
+        return Ok((NextOffset::START, NextOffset::START));
+    }
+    let bounds = ground.log.bounds(partition).await?;
+    Ok((bounds.first, bounds.end))
 }
 
 /// Where an entity stands, by its document, or by the index where that cannot be read. After a restore it may be past the
