@@ -253,7 +253,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "batch_events",
         unit: "events",
-        default: "10000",
+        default: "20000",
         doc: "The most events of one batch, which is one atomic step in the store",
         secret: false,
         set: |settings, text| value::number(text, 1..=1_000_000).map(|events| settings.batch_events = events as usize),

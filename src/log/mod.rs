@@ -215,6 +215,15 @@ pub trait Reader: Send {
     /// `Moved`: make a new reader after comparing. `Unreachable`: call again later.
     async fn fetch(&mut self, limits: FetchLimits) -> Result<RecordBatch, LogError>;
 
+    /// The same; while the log has as much, waits a little for a batch as large as the limits allow. Another log than
+    /// Kafka gives what it has at once.
+    ///
+    /// # Errors
+    /// As of [`Self::fetch`].
+    async fn fetch_much(&mut self, limits: FetchLimits) -> Result<RecordBatch, LogError> {
+        self.fetch(limits).await
+    }
+
     /// The partition's end as far as this reader knows without asking.
     fn end(&self) -> Option<NextOffset> {
         None

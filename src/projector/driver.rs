@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, info, warn};
@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub board: Arc<StatusBoard>,
     pub group: mpsc::Sender<GroupOffset>,
     pub limits: FetchLimits,
+    /// Of partitions that catch up by batches as large as the limits allow; `None`: batches are what is there.
+    pub turns: Option<Arc<Semaphore>>,
     pub backoff_max: Duration,
 }
 
@@ -77,15 +79,15 @@ impl Driver {
     pub(super) fn new(doer: Doer, shared: Shared, machine: Partition, cache_bytes: usize) -> Self {
         Self {
             doer,
-            shared,
             machine,
             effects: JoinSet::new(),
             epoch: 0,
-            reading: Reading::default(),
+            reading: Reading::new(shared.turns.clone()),
             cache_bytes,
             told: None,
             works: Works::default(),
             stopping: false,
+            shared,
         }
     }
 
@@ -165,7 +167,9 @@ impl Driver {
             self.count(outcome);
         }
         let is_tick = matches!(input, Input::Tick { .. });
+        let is_stuck = matches!(&input, Input::Done(Outcome::Failed(..)));
         let actions = self.machine.on(input, now_ms());
+        self.reading.in_hand(if is_stuck { 0 } else { self.machine.in_hand() });
         if is_tick {
             self.retell_group();
         }

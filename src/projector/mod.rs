@@ -10,6 +10,7 @@ mod group;
 mod reading;
 mod redo;
 mod thinning;
+mod turns;
 mod watch;
 mod works;
 
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -130,11 +131,8 @@ pub async fn run_with_spans(
             spans,
             board,
             group: group_sender,
-            limits: FetchLimits {
-                records: settings.batch_events,
-                bytes: settings.batch_bytes,
-                wait: FETCH_WAIT,
-            },
+            limits: limits(&settings),
+            turns: turns_of(&settings),
             backoff_max: settings.backoff_max,
         },
         log,
@@ -325,6 +323,19 @@ impl Assignments {
             self.drivers.shutdown().await;
         }
     }
+}
+
+fn limits(settings: &ProjectorSettings) -> FetchLimits {
+    FetchLimits {
+        records: settings.batch_events,
+        bytes: settings.batch_bytes,
+        wait: FETCH_WAIT,
+    }
+}
+
+/// Large batches pay where streams are kept: most of these are written whole then, at a third of the cost.
+fn turns_of(settings: &ProjectorSettings) -> Option<Arc<Semaphore>> {
+    (settings.events_kept > 0).then(turns::shared)
 }
 
 fn numbers(partitions: &[PartitionId]) -> Vec<u32> {

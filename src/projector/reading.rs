@@ -1,22 +1,34 @@
 //! Where a partition reads. In: the place that the machine names. Out: the records from there on, a batch at a time.
 //! Invariant: no record is skipped: after trouble nothing is read until the machine names a place again.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
+
+use tokio::sync::Semaphore;
 
 use super::driver::Shared;
 use super::effects::Doer;
+use super::turns::Turns;
 use crate::log::{LogError, Reader, Role};
 use crate::pure::place::NextOffset;
 use crate::pure::record::RecordBatch;
 
 /// A partition's place in the log, and the reader that is there, if one was made already.
-#[derive(Default)]
 pub(super) struct Reading {
     place: Option<NextOffset>,
     reader: Option<Box<dyn Reader>>,
+    turns: Option<Turns>,
 }
 
 impl Reading {
+    pub(super) fn new(turns: Option<Arc<Semaphore>>) -> Self {
+        Self {
+            place: None,
+            reader: None,
+            turns: turns.map(Turns::new),
+        }
+    }
+
     /// From here on.
     pub(super) fn begin(&mut self, from: NextOffset) {
         self.reader = None;
@@ -25,7 +37,17 @@ impl Reading {
 
     /// Nothing more, until it begins again.
     pub(super) fn stop(&mut self) {
-        *self = Self::default();
+        (self.place, self.reader) = (None, None);
+        if let Some(turns) = &mut self.turns {
+            turns.leave();
+        }
+    }
+
+    /// So many batches are in hand now, and get on.
+    pub(super) fn in_hand(&mut self, batches: usize) {
+        if let Some(turns) = &mut self.turns {
+            turns.keep(batches);
+        }
     }
 
     pub(super) fn has_place(&self) -> bool {
@@ -47,8 +69,18 @@ impl Reading {
             Some(reader) => reader,
             slot => slot.insert(doer.log.reader(Role::Events, doer.partition, from).await?),
         };
+        let behind = reader.end().map_or(0, |end| from.until(end));
+        let turns = self.turns.as_mut().filter(|_| behind >= shared.limits.records as u64);
+        let is_large = turns.is_some();
+        if let Some(turns) = turns {
+            turns.wait().await;
+        }
         let started = Instant::now();
-        let fetched = reader.fetch(shared.limits).await;
+        let fetched = if is_large {
+            reader.fetch_much(shared.limits).await
+        } else {
+            reader.fetch(shared.limits).await
+        };
         let waited_in_vain = fetched.as_ref().is_ok_and(RecordBatch::is_empty);
         if !waited_in_vain {
             let seconds = started.elapsed().as_secs_f64();
@@ -56,6 +88,11 @@ impl Reading {
         }
         let records = fetched?;
         self.place = records.next().or(self.place);
+        match &mut self.turns {
+            Some(turns) if is_large => turns.begin(),
+            Some(turns) => turns.leave(),
+            None => {}
+        }
         Ok((asked, records))
     }
 }

@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 
 use super::board::StatusBoard;
 use super::driver::{Driver, Shared};
-use super::{CONTROL_QUEUE, FETCH_WAIT, ProjectorSettings, group, machine_of};
-use crate::log::{FetchLimits, Log};
+use super::{CONTROL_QUEUE, ProjectorSettings, group, limits, machine_of, turns_of};
+use crate::log::Log;
 use crate::pure::partition::{Remembered, State};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::store::Store;
@@ -38,11 +38,8 @@ pub async fn redo(
         spans: Messaging::off(),
         board: Arc::clone(&board),
         group: group_sender,
-        limits: FetchLimits {
-            records: settings.batch_events,
-            bytes: settings.batch_bytes,
-            wait: FETCH_WAIT,
-        },
+        limits: limits(&settings),
+        turns: turns_of(&settings),
         backoff_max: settings.backoff_max,
     };
     let mut tasks = JoinSet::new();

@@ -64,6 +64,7 @@ mod top;
 mod topic;
 mod topologies;
 mod transactions;
+mod turns;
 mod upgrade;
 mod versions;
 mod web;

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -21,6 +22,9 @@ use crate::pure::record::RecordBatch;
 
 /// Messages taken from a queue at once, so that their room is made once.
 const TAKEN_MAX: usize = 10_000;
+
+/// How long a batch that is to be large waits for its next piece.
+const MORE_WAIT: Duration = Duration::from_millis(20);
 
 /// The client that fetches, and which partitions it is assigned.
 pub(super) struct Fetcher {
@@ -67,6 +71,8 @@ pub(super) struct KafkaReader {
     epoch: Option<i32>,
     troubles: u64,
     failed: Option<LogError>,
+    /// Taken from the queue, and not handed on yet.
+    gathered: RecordBatch,
 }
 
 impl KafkaReader {
@@ -100,10 +106,49 @@ impl KafkaReader {
             epoch: None,
             troubles: fetcher.consumer.context().troubles(),
             failed: None,
+            gathered: RecordBatch::default(),
         };
         let assigned = place(topic, number, from).and_then(|place| fetcher.consumer.incremental_assign(&place));
         assigned.map_err(|error| explain(address, &format!("topic {topic}, partition {partition}"), &error))?;
         Ok(Some(reader))
+    }
+
+    /// Takes what is there; returns whether there is anything, with what was taken before.
+    fn gather(&mut self, limits: FetchLimits) -> Result<bool, LogError> {
+        let mut batch = std::mem::take(&mut self.gathered);
+        if batch.next().is_none() {
+            self.look_for_trouble()?;
+        }
+        if self.failed.is_none() {
+            self.fill(&mut batch, limits);
+        }
+        let is_there = batch.next().is_some();
+        self.gathered = batch;
+        match self.failed.take_if(|_| !is_there) {
+            Some(error) => Err(error),
+            None => Ok(is_there),
+        }
+    }
+
+    fn look_for_trouble(&mut self) -> Result<(), LogError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let context = self.fetcher.consumer.context();
+        if context.troubles() == self.troubles {
+            return Ok(());
+        }
+        self.troubles = context.troubles();
+        let trouble = context.last_trouble();
+        Err(self.moved(format!("trouble with a broker: {trouble}")))
+    }
+
+    /// Whether what was taken is no full batch, and the log has enough to make it one.
+    fn has_more(&self, limits: FetchLimits) -> bool {
+        let room = limits.records.saturating_sub(self.gathered.len());
+        let is_full = room == 0 || self.gathered.bytes() >= limits.bytes;
+        let has_enough = self.end().is_some_and(|end| self.next.until(end) >= room as u64);
+        !is_full && has_enough && self.failed.is_none()
     }
 
     /// Moves messages into the batch until a limit, an event or the end of what was taken.
@@ -167,28 +212,21 @@ impl KafkaReader {
 impl Reader for KafkaReader {
     async fn fetch(&mut self, limits: FetchLimits) -> Result<RecordBatch, LogError> {
         let until = Instant::now() + limits.wait;
-        loop {
-            if let Some(error) = self.failed.take() {
-                return Err(error);
-            }
-            let context = self.fetcher.consumer.context();
-            if context.troubles() != self.troubles {
-                self.troubles = context.troubles();
-                let trouble = context.last_trouble();
-                return Err(self.moved(format!("trouble with a broker: {trouble}")));
-            }
-            let mut batch = RecordBatch::default();
-            self.fill(&mut batch, limits);
-            if batch.next().is_some() {
-                return Ok(batch);
-            }
-            if self.failed.is_some() {
-                continue;
-            }
+        while !self.gather(limits)? {
             if tokio::time::timeout_at(until, self.queue.filled()).await.is_err() {
-                return Ok(batch);
+                return Ok(RecordBatch::default());
             }
         }
+        Ok(std::mem::take(&mut self.gathered))
+    }
+
+    async fn fetch_much(&mut self, limits: FetchLimits) -> Result<RecordBatch, LogError> {
+        while self.gather(limits)? && self.has_more(limits) {
+            if tokio::time::timeout(MORE_WAIT, self.queue.filled()).await.is_err() {
+                break;
+            }
+        }
+        self.fetch(limits).await
     }
 
     fn end(&self) -> Option<NextOffset> {

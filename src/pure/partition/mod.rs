@@ -117,6 +117,14 @@ impl Partition {
         matches!(&self.phase, Phase::Running(running) if running.wants_records()) && !self.stopping
     }
 
+    /// Batches in hand: being folded, or on their way to the store.
+    pub fn in_hand(&self) -> usize {
+        match &self.phase {
+            Phase::Running(running) => running.in_hand(),
+            _ => 0,
+        }
+    }
+
     /// What people are shown.
     pub fn view(&self) -> View {
         let state = match (&self.phase, &self.trouble) {

@@ -111,6 +111,10 @@ impl Running {
         self.folding.is_none() && self.reading_stopped.is_none()
     }
 
+    pub(super) fn in_hand(&self) -> usize {
+        usize::from(self.folding.is_some()) + usize::from(self.in_flight.is_some())
+    }
+
     pub(super) fn stop_reading(&mut self, why: String) -> bool {
         self.reading_stopped = Some(why);
         self.at_last
