@@ -13,9 +13,9 @@ use tracing::{debug, error, info, warn};
 use super::backoff::pause;
 use super::board::StatusBoard;
 use super::effects::Doer;
-use super::reading::Reading;
+use super::reading::{Limits, Reading};
 use super::works::{self, Works};
-use crate::log::{FetchLimits, GroupOffset};
+use crate::log::GroupOffset;
 use crate::pure::batch::Batch;
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::partition::{
@@ -49,7 +49,7 @@ pub(super) struct Shared {
     pub spans: Messaging,
     pub board: Arc<StatusBoard>,
     pub group: mpsc::Sender<GroupOffset>,
-    pub limits: FetchLimits,
+    pub limits: Limits,
     /// Of partitions that catch up by batches as large as the limits allow; `None`: batches are what is there.
     pub turns: Option<Arc<Semaphore>>,
     pub backoff_max: Duration,

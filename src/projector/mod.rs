@@ -29,6 +29,7 @@ pub use self::effects::Doer;
 pub use self::redo::redo;
 
 use self::driver::{Control, Driver, Shared};
+use self::reading::Limits;
 use crate::log::{Assignment, FetchLimits, Handover, Log, Membership};
 use crate::pure::event::Rules;
 use crate::pure::partition::{Partition, Remembered, Setup, ShareLimit, State, Streams, View};
@@ -43,6 +44,8 @@ use crate::telemetry::messaging::Messaging;
 const FETCH_WAIT: Duration = Duration::from_secs(1);
 /// How long a stopping partition may take to finish its batch.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// The most records of a batch without a turn: more takes memory, of all partitions at once, and gains nothing.
+const PLAIN_EVENTS: usize = 10_000;
 /// Messages that may wait for one driver.
 const CONTROL_QUEUE: usize = 16;
 
@@ -325,12 +328,17 @@ impl Assignments {
     }
 }
 
-fn limits(settings: &ProjectorSettings) -> FetchLimits {
-    FetchLimits {
+fn limits(settings: &ProjectorSettings) -> Limits {
+    let turn = FetchLimits {
         records: settings.batch_events,
         bytes: settings.batch_bytes,
         wait: FETCH_WAIT,
-    }
+    };
+    let plain = FetchLimits {
+        records: settings.batch_events.min(PLAIN_EVENTS),
+        ..turn
+    };
+    Limits { plain, turn }
 }
 
 /// Large batches pay where streams are kept: most of these are written whole then, at a third of the cost.

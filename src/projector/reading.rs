@@ -9,9 +9,18 @@ use tokio::sync::Semaphore;
 use super::driver::Shared;
 use super::effects::Doer;
 use super::turns::Turns;
-use crate::log::{LogError, Reader, Role};
+use crate::log::{FetchLimits, LogError, Reader, Role};
 use crate::pure::place::NextOffset;
 use crate::pure::record::RecordBatch;
+
+/// Bounds of a batch.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Of what is there.
+    pub plain: FetchLimits,
+    /// Of what is gathered in a turn.
+    pub turn: FetchLimits,
+}
 
 /// A partition's place in the log, and the reader that is there, if one was made already.
 pub(super) struct Reading {
@@ -70,16 +79,17 @@ impl Reading {
             slot => slot.insert(doer.log.reader(Role::Events, doer.partition, from).await?),
         };
         let behind = reader.end().map_or(0, |end| from.until(end));
-        let turns = self.turns.as_mut().filter(|_| behind >= shared.limits.records as u64);
+        let limits = shared.limits;
+        let turns = self.turns.as_mut().filter(|_| behind >= limits.turn.records as u64);
         let is_large = turns.is_some();
         if let Some(turns) = turns {
             turns.wait().await;
         }
         let started = Instant::now();
         let fetched = if is_large {
-            reader.fetch_much(shared.limits).await
+            reader.fetch_much(limits.turn).await
         } else {
-            reader.fetch(shared.limits).await
+            reader.fetch(limits.plain).await
         };
         let waited_in_vain = fetched.as_ref().is_ok_and(RecordBatch::is_empty);
         if !waited_in_vain {
