@@ -95,6 +95,7 @@ const CORPUS: &[u64] = &[
 const RAISED: &[(Weak, u64)] = &[
     (Weak::NoDigest, 248),
     (Weak::HealUnseen, 2_227_247_648_766),
+    (Weak::LostInRestore, 2_705_760_317_198),
     (Weak::LostInRestore, 3_064_812_953_498),
 ];
 const FIRST: u64 = 20;

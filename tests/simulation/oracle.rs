@@ -83,14 +83,15 @@ impl Oracle {
     }
 
     /// Somebody named it: events of `[from, to)` may be in no document.
-    pub fn lose(&mut self, from: u64, to: u64, records: &[Rec]) {
-        let has_events = records.iter().any(|record| (from..to).contains(&record.offset));
+    pub fn lose(&mut self, from: u64, to: u64) {
+        let has_events = self.records.iter().any(|record| (from..to).contains(&record.offset));
         if !has_events {
             return;
         }
         self.lost_below = self.lost_below.max(to);
         self.losses.push((from, to));
         self.searched.take();
+        let records = std::mem::take(&mut self.records);
         let known: Vec<BTreeSet<(u64, u64)>> = self.ways.iter().map(|way| way.holes.clone()).collect();
         for mut holes in known {
             holes.retain(|hole| !(from <= hole.0 && hole.1 <= to));
@@ -105,10 +106,11 @@ impl Oracle {
                 ..Way::default()
             });
             let way = self.ways.len() - 1;
-            for record in &records[..self.records.len()] {
+            for record in &records {
                 self.fold_one(way, record);
             }
         }
+        self.records = records;
     }
 
     /// The same of one document or another, not worth a fold ahead.

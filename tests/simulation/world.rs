@@ -235,17 +235,22 @@ impl World {
                 }
                 Said::Lost(from, to) => {
                     let state = self.sea.lock();
-                    self.oracle.lose(from, to, &state.records);
+                    let topic_id = state.part.checkpoint.as_ref().map(|now| now.topic_id.as_str());
+                    let oracle = match &mut self.former {
+                        Some((former, _)) if topic_id == Some("id") => former,
+                        _ => &mut self.oracle,
+                    };
+                    oracle.lose(from, to);
                     // A snapshot's documents may be further on than its marker, also ones that a later rewind goes on
                     // from: theirs is a smaller gap.
                     let within = from..to.max(from + 1) - 1;
                     let places: BTreeSet<u64> = state.part.index.values().map(|last| last.0).collect();
                     for further in places.range(within.clone()) {
-                        self.oracle.lose(*further + 1, to, &state.records);
+                        oracle.lose(*further + 1, to);
                     }
                     let kept = state.documents.iter().filter_map(last_offset);
                     for further in kept.filter(|last| within.contains(last) && !places.contains(last)) {
-                        self.oracle.lose_of_one(further + 1, to);
+                        oracle.lose_of_one(further + 1, to);
                     }
                 }
                 Said::Drifted(reason) => {
