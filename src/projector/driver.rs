@@ -137,6 +137,7 @@ impl Driver {
                 }
                 None => {
                     self.stopping = true;
+                    self.reading.stop();
                     Some(Input::Stop)
                 }
             },

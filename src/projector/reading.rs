@@ -99,7 +99,7 @@ impl Reading {
         let records = fetched?;
         self.place = records.next().or(self.place);
         match &mut self.turns {
-            Some(turns) if is_large => turns.begin(),
+            Some(turns) if is_large && records.next().is_some() => turns.begin(),
             Some(turns) => turns.leave(),
             None => {}
         }
