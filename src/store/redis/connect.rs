@@ -7,6 +7,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesOrdered, StreamExt};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{Arg, AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
@@ -22,6 +24,10 @@ pub(super) const BATCH_LANES: usize = 4;
 const SLOWEST: u64 = 256 * 1024;
 /// How long there are no transactions after one that took too long.
 const SLOW_FOR: Duration = Duration::from_mins(1);
+/// A part of what is sent in parts: it stays in a core's cache while it is copied on its way out.
+const PART_BYTES: u64 = 256 * 1024;
+/// Parts under way at once.
+const PARTS: usize = 8;
 /// The lane of leases and other small calls.
 pub(super) const CONTROL_LANE: usize = BATCH_LANES;
 /// The lane of readers.
@@ -77,10 +83,44 @@ impl Held<'_> {
         self.connection.req_packed_commands(commands, 0, commands.len()).await
     }
 
+    /// Sends any number of commands, a part of them at a time, the next one while the last one is on its way: never are all
+    /// of them in memory. Returns each one's answer, as above; one that was queued in a transaction has none.
+    pub(super) async fn send_in_parts(&mut self, commands: impl Iterator<Item = Cmd>) -> RedisResult<Vec<Value>> {
+        let mut commands = commands.peekable();
+        let (mut under_way, mut told) = (FuturesOrdered::new(), Vec::new());
+        loop {
+            while under_way.len() < PARTS && commands.peek().is_some() {
+                let (part, mut connection) = (part_of(&mut commands), self.connection.clone());
+                let send = async move { connection.req_packed_commands(&part, 0, part.len()).await };
+                under_way.push_back(send.boxed());
+            }
+            let Some(answers) = under_way.next().await else {
+                return Ok(told);
+            };
+            told.extend(answers?.into_iter().filter(|answer| !is_queued(answer)));
+        }
+    }
+
     /// Leaves the connection to the next.
     pub(super) fn give_back(mut self) {
         *self.place = Some(self.connection);
     }
+}
+
+/// So many of the next commands as are sent at once.
+fn part_of(commands: &mut impl Iterator<Item = Cmd>) -> Pipeline {
+    let (mut part, mut bytes) = (Pipeline::new(), 0);
+    while bytes < PART_BYTES
+        && let Some(command) = commands.next()
+    {
+        bytes += size(&command);
+        part.add_command(command);
+    }
+    part
+}
+
+fn is_queued(answer: &Value) -> bool {
+    matches!(answer, Value::SimpleString(text) if text == "QUEUED")
 }
 
 /// A call among those of its lane.

@@ -87,12 +87,13 @@ impl RedisStore {
     ) -> Result<bool, Failed> {
         let keys = self.keys(partition);
         let streams = self.streams(held, &keys, batch).await?;
-        let (transaction, before) = self.transaction(&keys, batch, &streams);
+        let before = before_streams(batch);
         for _ in 0..ATTEMPTS {
             if !watch(held, &keys, partition, owner, batch).await? {
                 return Ok(false);
             }
-            let Some(answers) = executed(held.send(&transaction).await?)? else {
+            let commands = self.transaction(&keys, batch, &streams);
+            let Some(answers) = executed(held.send_in_parts(commands).await?)? else {
                 continue; // what was watched changed in between
             };
             let displaced = displaced(answers, before, &streams)
@@ -130,33 +131,27 @@ impl RedisStore {
         }
     }
 
-    /// The commands, and how many of them come before those of the streams.
-    fn transaction(&self, keys: &Keys, batch: &Batch, streams: &[Stream]) -> (Pipeline, usize) {
-        let mut pipeline = Pipeline::with_capacity(10 + streams.iter().map(Stream::commands).sum::<usize>());
-        pipeline.cmd("MULTI");
-        if !batch.documents.is_empty() {
-            pipeline.add_command(documents(keys, batch));
-        }
-        for kind in Kind::ALL {
-            if let Some(add) = index(keys, batch, kind) {
-                pipeline.add_command(add);
-            }
-        }
-        let before = pipeline.len() - 1; // MULTI has no answer among those of EXEC
-        for stream in streams {
-            if stream.as_value {
-                pipeline.add_command(restore(batch, stream));
-            } else {
-                self.append(&mut pipeline, batch, stream);
-            }
-        }
-        for (entity, offset) in &batch.parked {
-            pipeline
-                .cmd("HSET")
-                .arg(keys.parked())
-                .arg(entity.subject())
-                .arg(offset.to_string());
-        }
+    /// The commands, made one by one as they are sent.
+    fn transaction<'a>(
+        &'a self,
+        keys: &'a Keys,
+        batch: &'a Batch,
+        streams: &'a [Stream],
+    ) -> impl Iterator<Item = Cmd> + Send + 'a {
+        let documents = (!batch.documents.is_empty()).then(|| documents(keys, batch));
+        let indexes = Kind::ALL.into_iter().filter_map(|kind| index(keys, batch, kind));
+        let streams = streams.iter().flat_map(|stream| self.stream(batch, stream));
+        let parked = batch.parked.iter().map(|(entity, offset)| {
+            let mut park = cmd("HSET");
+            park.arg(keys.parked()).arg(entity.subject()).arg(offset.to_string());
+            park
+        });
+        let begin = [cmd("MULTI")].into_iter().chain(documents).chain(indexes);
+        let end = self.checkpoint_moves(keys, batch).chain([cmd("EXEC")]);
+        begin.chain(streams).chain(parked).chain(end)
+    }
+
+    fn checkpoint_moves(&self, keys: &Keys, batch: &Batch) -> impl Iterator<Item = Cmd> + use<> {
         let fields = FIELDS.iter().zip(batch.checkpoint.fields());
         let mut hash = cmd("HSET");
         hash.arg(keys.checkpoint());
@@ -167,12 +162,7 @@ impl RedisStore {
             hash.arg(*name).arg(&value);
             mark.arg(*name).arg(&value);
         }
-        pipeline.add_command(hash);
-        if batch.mark {
-            pipeline.add_command(mark);
-        }
-        pipeline.cmd("EXEC");
-        (pipeline, before)
+        [hash].into_iter().chain(batch.mark.then_some(mark))
     }
 
     /// Whether the server takes our form of a stream, and lets us: tried once, with a key that is gone at once.
@@ -202,10 +192,13 @@ impl RedisStore {
         self.restores.get_or_try_init(attempt).await.copied()
     }
 
-    /// The last append trims.
-    fn append(&self, pipeline: &mut Pipeline, batch: &Batch, stream: &Stream) {
+    /// A stream's commands; the last append trims.
+    fn stream(&self, batch: &Batch, stream: &Stream) -> Vec<Cmd> {
+        if stream.as_value {
+            return vec![restore(batch, stream)];
+        }
         let last = stream.places.len() - 1;
-        for (i, place) in stream.places.iter().enumerate() {
+        let append = |(i, place): (usize, &usize)| {
             let event = &batch.events[*place];
             let json = batch.text(&event.json);
             let mut append = Cmd::with_capacity(8, stream.key.len() + json.len() + 64);
@@ -214,9 +207,16 @@ impl RedisStore {
                 append.arg("MAXLEN").arg("=").arg(self.settings.events_kept);
             }
             append.arg(format!("{}-0", event.seq)).arg("event").arg(json);
-            pipeline.add_command(append);
-        }
+            append
+        };
+        stream.places.iter().enumerate().map(append).collect()
     }
+}
+
+/// How many commands write something before those of the streams do.
+fn before_streams(batch: &Batch) -> usize {
+    let has = |kind: &Kind| batch.documents.iter().any(|document| document.entity.kind() == *kind);
+    usize::from(!batch.documents.is_empty()) + Kind::ALL.iter().filter(|kind| has(kind)).count()
 }
 
 fn only_adds(batch: &Batch) -> bool {
