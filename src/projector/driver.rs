@@ -137,7 +137,6 @@ impl Driver {
                 }
                 None => {
                     self.stopping = true;
-                    self.reading.stop();
                     Some(Input::Stop)
                 }
             },
