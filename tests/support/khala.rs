@@ -226,26 +226,30 @@ impl Khala {
     /// SIGTERM; the exit code.
     pub fn term(mut self) -> Option<i32> {
         self.process.signal("TERM");
-        eventually(&format!("{} ends after SIGTERM", self.name), seconds(60), || {
+        let ended = eventually(&format!("{} ends after SIGTERM", self.name), seconds(60), || {
             self.process.ended().ok_or_else(|| tail(&self.process.stderr(), 12))
-        })
-        .code()
+        });
+        if !ended.success() {
+            self.tell();
+        }
+        ended.code()
+    }
+
+    #[expect(
+        clippy::print_stdout,
+        reason = "the test harness keeps it, and shows it when the test fails"
+    )]
+    fn tell(&self) {
+        let said = tail(&self.process.stderr(), SHOWN_MAX);
+        println!("{} said at last:\n{said}", self.name);
     }
 }
 
 impl Drop for Khala {
     /// A failed test shows what the process said.
-    #[expect(
-        clippy::print_stdout,
-        reason = "the test harness keeps it, and shows it when the test fails"
-    )]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!(
-                "{} said at last:\n{}",
-                self.name,
-                tail(&self.process.stderr(), SHOWN_MAX)
-            );
+            self.tell();
         }
     }
 }
