@@ -220,7 +220,6 @@ pub fn read_from(found: &Survey, start: NextOffset, behind: bool) -> NextOffset 
     last.map_or(start, |last| NextOffset(last.offset.0))
 }
 
-/// Two topic ids differ only if both are known.
 /// What a person must know who meets documents of another version.
 pub fn other_version(version: u32) -> String {
     format!(

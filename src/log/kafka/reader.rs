@@ -115,10 +115,8 @@ impl KafkaReader {
 
     /// Takes what is there; returns whether there is anything, with what was taken before.
     fn gather(&mut self, limits: FetchLimits) -> Result<bool, LogError> {
+        self.look_for_trouble();
         let mut batch = std::mem::take(&mut self.gathered);
-        if batch.next().is_none() {
-            self.look_for_trouble()?;
-        }
         if self.failed.is_none() {
             self.fill(&mut batch, limits);
         }
@@ -130,17 +128,14 @@ impl KafkaReader {
         }
     }
 
-    fn look_for_trouble(&mut self) -> Result<(), LogError> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
+    /// Past a trouble nothing is taken, also not into a batch that was begun before.
+    fn look_for_trouble(&mut self) {
         let context = self.fetcher.consumer.context();
-        if context.troubles() == self.troubles {
-            return Ok(());
+        if self.failed.is_none() && context.troubles() != self.troubles {
+            self.troubles = context.troubles();
+            let trouble = context.last_trouble();
+            self.failed = Some(self.moved(format!("trouble with a broker: {trouble}")));
         }
-        self.troubles = context.troubles();
-        let trouble = context.last_trouble();
-        Err(self.moved(format!("trouble with a broker: {trouble}")))
     }
 
     /// Whether what was taken is no full batch, and the log has enough to make it one.

@@ -3,16 +3,19 @@
 //! error. Calls of one lane share a connection, so that a batch of megabytes does not delay another lane's calls;
 //! a transaction has one to itself, for what it watches belongs to the connection.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use futures_util::stream::{FuturesOrdered, StreamExt};
+use futures_util::future::maybe_done;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{Arg, AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::unconstrained;
 
 use super::address::{Target, target, without_secrets};
 use crate::store::StoreError;
@@ -87,17 +90,23 @@ impl Held<'_> {
     /// of them in memory. Returns each one's answer, as above; one that was queued in a transaction has none.
     pub(super) async fn send_in_parts(&mut self, commands: impl Iterator<Item = Cmd>) -> RedisResult<Vec<Value>> {
         let mut commands = commands.peekable();
-        let (mut under_way, mut told) = (FuturesOrdered::new(), Vec::new());
+        let (mut under_way, mut told) = (VecDeque::new(), Vec::new());
         loop {
             while under_way.len() < PARTS && commands.peek().is_some() {
                 let (part, mut connection) = (part_of(&mut commands), self.connection.clone());
                 let send = async move { connection.req_packed_commands(&part, 0, part.len()).await };
-                under_way.push_back(send.boxed());
+                let mut send = Box::pin(maybe_done(unconstrained(send)));
+                // The first look puts it into the connection's queue, which has room for more parts than these: so they
+                // go in this order.
+                poll_fn(|context| Poll::Ready(_ = send.as_mut().poll(context))).await;
+                under_way.push_back(send);
             }
-            let Some(answers) = under_way.next().await else {
+            let Some(mut first) = under_way.pop_front() else {
                 return Ok(told);
             };
-            told.extend(answers?.into_iter().filter(|answer| !is_queued(answer)));
+            first.as_mut().await;
+            let answers = first.as_mut().take_output().unwrap_or_else(|| Ok(Vec::new()))?;
+            told.extend(answers.into_iter().filter(|answer| !is_queued(answer)));
         }
     }
 
