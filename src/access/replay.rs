@@ -180,7 +180,7 @@ impl Access {
     }
 
     async fn replay_jobs(&self, only: Option<u32>, from: From) -> Result<Vec<Job>, AccessError> {
-        let mut jobs = Vec::new();
+        let (mut jobs, topic) = (Vec::new(), self.log.topic().await?);
         for partition in self.chosen(only).await? {
             let Some(checkpoint) = self.store.checkpoint(partition).await? else {
                 if only.is_some() {
@@ -194,7 +194,7 @@ impl Access {
             if !checkpoint.is_ours() {
                 return Err(AccessError::other_version(partition, &checkpoint));
             }
-            if let Some(words) = repair::made_anew(&*self.log, &checkpoint).await? {
+            if let Some(words) = repair::of_another(&topic, &checkpoint) {
                 return Err(AccessError::BadRequest(format!("partition {partition}: {words}")));
             }
             let marks = self.store.history(partition, MARKS_MAX).await?;

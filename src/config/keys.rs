@@ -254,7 +254,7 @@ pub static KEYS: &[Key] = &[
         name: "batch_events",
         unit: "events",
         default: "20000",
-        doc: "The most events of one batch, which is one atomic step in the store",
+        doc: "The most events of one batch, which is one atomic step in the store; without event streams 10000",
         secret: false,
         set: |settings, text| value::number(text, 1..=1_000_000).map(|events| settings.batch_events = events as usize),
         get: |settings| settings.batch_events.to_string(),

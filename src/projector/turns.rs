@@ -75,12 +75,18 @@ mod tests {
         waiting.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
+    /// Three who share one turn; the first of them has it.
+    fn three_after_one() -> [Turns; 3] {
+        let shared = Arc::new(Semaphore::new(1));
+        let mut three = [(); 3].map(|()| Turns::new(Arc::clone(&shared)));
+        assert!(gets(&mut three[0]));
+        three[0].begin();
+        three
+    }
+
     #[test]
     fn a_turn_lasts_as_long_as_its_batch_and_who_asked_first_is_next() {
-        let shared = Arc::new(Semaphore::new(1));
-        let [mut one, mut two, mut three] = [(); 3].map(|()| Turns::new(Arc::clone(&shared)));
-        assert!(gets(&mut one));
-        one.begin();
+        let [mut one, mut two, mut three] = three_after_one();
         assert!(
             !gets(&mut two) && !gets(&mut three) && !gets(&mut one),
             "one is in hand"
@@ -99,10 +105,7 @@ mod tests {
 
     #[test]
     fn who_leaves_stands_in_nobody_s_way() {
-        let shared = Arc::new(Semaphore::new(1));
-        let [mut one, mut two, mut three] = [(); 3].map(|()| Turns::new(Arc::clone(&shared)));
-        assert!(gets(&mut one));
-        one.begin();
+        let [mut one, mut two, mut three] = three_after_one();
         assert!(!gets(&mut two) && !gets(&mut three));
         two.leave();
         one.keep(0);

@@ -36,5 +36,5 @@ pub use self::parity::{DIFFERING_MAX, DifferingRow, Parity, compare_entities, co
 pub use self::report::{AuditProgress, AuditRepair, AuditReport, DRIFT_MAX, DriftRow, PartitionAudit, drift_row};
 pub use self::rewind::{Progress, rewind};
 pub use self::site::{RepairError, Site, describe, operator};
-pub use self::survey::{compare, last_record_of, made_anew};
+pub use self::survey::{compare, last_record_of, of_another};
 pub use self::verdict::{Rebuild, Verdict};

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::marks::{forget_since, is_known, is_made_since};
 use super::site::{Lease, RepairError, Site, now, read_through};
 use super::snapshot::{self, Restored, Source};
-use super::survey::{last_record_of, made_anew};
-use crate::log::Bounds;
+use super::survey::{last_record_of, of_another};
+use crate::log::{Bounds, Topic};
 use crate::pure::batch::Batch;
 use crate::pure::checkpoint::{Checkpoint, Mark};
 use crate::pure::entity::{Entity, Kind};
@@ -114,7 +114,7 @@ impl<'a> Work<'a> {
         let topic = site.log.topic().await?;
         let renewed = site.store.renew(site.partition, &site.owner, site.lease).await?;
         let current = site.ours(renewed.ok_or_else(|| refused(site, None))?)?;
-        same_topic(site, &current).await?;
+        of_this(site, &topic, &current)?;
         let intent = Intent::parse(&current.intent).map_err(|error| unknown(site, &error.to_string()))?;
         let (begun, target, token) = match (intent, to) {
             (Some(Intent::Rewind { mark, token }), _) => (true, *mark, token),
@@ -362,9 +362,13 @@ impl<'a> Work<'a> {
 
 /// What was read so far was read of the documents' topic: of another no document is made.
 async fn same_topic(site: &Site, current: &Checkpoint) -> Result<(), RepairError> {
+    of_this(site, &site.log.topic().await?, current)
+}
+
+fn of_this(site: &Site, topic: &Topic, current: &Checkpoint) -> Result<(), RepairError> {
     let partition = site.partition;
-    let other = made_anew(&*site.log, current).await?;
-    other.map_or(Ok(()), |detail| Err(RepairError::NoMark { partition, detail }))
+    let no_mark = |detail| Err(RepairError::NoMark { partition, detail });
+    of_another(topic, current).map_or(Ok(()), no_mark)
 }
 
 fn is_at(current: &Checkpoint, mark: &Checkpoint) -> bool {

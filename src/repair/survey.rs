@@ -1,7 +1,7 @@
 //! What log and store say of each other. In: what the store has of a partition. Out: all that the recovery table asks.
 //! Invariant: it only looks.
 
-use crate::log::{Log, LogError};
+use crate::log::{Log, LogError, Topic};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::recovery::{LastRecord, Survey};
@@ -68,7 +68,11 @@ pub async fn compare(log: &dyn Log, partition: PartitionId, opened: Opened) -> R
 /// # Errors
 /// The log does not answer.
 pub async fn made_anew(log: &dyn Log, checkpoint: &Checkpoint) -> Result<Option<String>, LogError> {
-    let topic = log.topic().await?;
+    Ok(of_another(&log.topic().await?, checkpoint))
+}
+
+/// The same, of a topic that was asked for before.
+pub fn of_another(topic: &Topic, checkpoint: &Checkpoint) -> Option<String> {
     let words = || {
         format!(
             "topic {} was deleted and made anew, and the documents are of the former one; `khala serve` with a new --namespace \
@@ -76,7 +80,7 @@ pub async fn made_anew(log: &dyn Log, checkpoint: &Checkpoint) -> Result<Option<
             topic.name
         )
     };
-    Ok((!checkpoint.may_be_of(&topic.id)).then(words))
+    (!checkpoint.may_be_of(&topic.id)).then(words)
 }
 
 /// Whether the last record that a mark names is still that very record, in a log of these bounds.
