@@ -247,7 +247,7 @@ impl Driver {
             Outcome::Failed(Effect::Rewind { .. }, _) => self.shared.metrics.replayed("partition", "error"),
             Outcome::Failed(Effect::Commit(_), failure) => {
                 let partition = self.doer.partition;
-                info!(%partition, ?failure, "commit refused; nothing was written");
+                info!(%partition, ?failure, "commit refused; this attempt wrote nothing");
             }
             _ => {}
         }

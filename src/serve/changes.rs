@@ -11,6 +11,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tracing::debug;
 
 use super::App;
 use super::auth::Caller;
@@ -64,8 +65,12 @@ pub(super) async fn follow(
         }
     }
     let led = app.access.led().await?;
+    let listening = app.feeds.listen(&led);
+    if let Err(error) = app.feeds.begin(&app.access, &led).await {
+        debug!(%error, "a listener begins without the store");
+    }
     let stream = Stream {
-        listening: app.feeds.listen(&led),
+        listening,
         app,
         caller,
         kind,

@@ -5,6 +5,7 @@
 
 mod feed;
 mod poll;
+mod watched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 
 pub(super) use self::feed::{Entry, Feed, Known};
+use self::watched::{Source, Watched};
 use crate::access::Led;
 use crate::pure::batch::Batch;
 use crate::pure::entity::Entity;
@@ -30,20 +32,6 @@ pub(super) struct Changes {
     pub documents: Vec<(Entity, Vec<u8>)>,
     /// More changed than stand here.
     pub more: bool,
-}
-
-/// The namespace that a feed is of; `None`: this server's.
-type Source = Option<String>;
-
-/// What somebody waits for in one partition.
-struct Watched {
-    /// Of each namespace that readers are or were led to.
-    feeds: HashMap<Source, HashMap<Entity, Arc<Feed>>>,
-    /// Readers and waiters.
-    guests: usize,
-    /// Up to where news were told; `None`: not known, so everything may be news.
-    told: Option<NextOffset>,
-    position: watch::Sender<Option<NextOffset>>,
 }
 
 /// All feeds of this process.
@@ -92,7 +80,7 @@ impl Feeds {
             return; // nothing was told before
         }
         for watched in self.lock().values_mut() {
-            watched.told = None;
+            watched.forget();
             watched
                 .feeds
                 .values()
@@ -177,10 +165,7 @@ impl Feeds {
             }
             if is_own {
                 let before = batch.expected.as_ref().map(|expected| expected.next);
-                if watched.told == before {
-                    watched.told = Some(batch.checkpoint.next);
-                }
-                watched.position.send_replace(Some(batch.checkpoint.next));
+                watched.committed(before, batch.checkpoint.next);
             }
         }
         if is_own && self.changes.receiver_count() > 0 {
@@ -193,17 +178,6 @@ impl Feeds {
     fn tell(&self, documents: Vec<(Entity, Vec<u8>)>, more: bool) {
         if !documents.is_empty() || more {
             let _ = self.changes.send(Arc::new(Changes { documents, more }));
-        }
-    }
-}
-
-impl Watched {
-    fn new() -> Self {
-        Self {
-            feeds: HashMap::new(),
-            guests: 0,
-            told: None,
-            position: watch::channel(None).0,
         }
     }
 }

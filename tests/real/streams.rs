@@ -1,5 +1,6 @@
 //! Event streams: live, resumed, across processes, behind the floor, many at once.
 
+use std::collections::BTreeMap;
 use std::thread;
 
 use serde_json::{Value, json};
@@ -7,8 +8,9 @@ use serde_json::{Value, json};
 use super::web::{Events, MANY, ONE, event, get, post};
 use super::world::World;
 use crate::support::khala::Khala;
+use crate::support::proxy::Proxy;
 use crate::support::redis_server::Keeps;
-use crate::support::wait::seconds;
+use crate::support::wait::{eventually_true, seconds};
 
 pub fn publish(http: &str, subject: &str, sequence: u64, kind: &str, data: &str) {
     let answer = post(
@@ -159,6 +161,21 @@ fn a_key_of_another_type_gives_way_to_the_stream() {
     );
 }
 
+/// What a reader who is told to list anew lists.
+fn running(http: &str) -> Vec<Value> {
+    let page = get(http, "/v1/runs?status=running&limit=1000", &[]).json();
+    page["documents"].as_array().expect("documents").clone()
+}
+
+fn id_and_seq(document: &Value) -> (String, u64) {
+    assert_eq!(
+        (&document["kind"], &document["status"]),
+        (&json!("run_summary"), &json!("running"))
+    );
+    let id = document["run_id"].as_str().expect("an id").to_owned();
+    (id, document["latest_seq"].as_u64().expect("a seq"))
+}
+
 #[test]
 fn changes_of_all_documents_are_followed_from_any_process() {
     let world = World::new("changes", 4, 100, Keeps::Dumps);
@@ -166,7 +183,6 @@ fn changes_of_all_documents_are_followed_from_any_process() {
     for (http, wanted) in [(one.http(), "one"), (two.http(), "two")] {
         let mut changes = Events::open(http, "/v1/stream?kind=run&status=running", &[]);
         assert_eq!(changes.next().map(|frame| frame.event).as_deref(), Some("ready"));
-        // A process that just began to look at partitions of others tells to list anew, once a partition.
         let names: Vec<String> = (0..8).map(|n| format!("{wanted}.{n}")).collect();
         let writer = {
             let (http, names) = (http.to_owned(), names.clone());
@@ -179,21 +195,51 @@ fn changes_of_all_documents_are_followed_from_any_process() {
                 }
             })
         };
-        let mut latest = std::collections::BTreeMap::new();
+        let (mut latest, mut said) = (BTreeMap::new(), Vec::new());
         while latest.values().filter(|seq| **seq == 40).count() < names.len() {
-            let frame = changes.next().expect("the stream goes on");
-            if frame.event == "document" {
-                let document: Value = serde_json::from_str(&frame.data).expect("JSON");
-                assert_eq!(
-                    (&document["kind"], &document["status"]),
-                    (&json!("run_summary"), &json!("running"))
+            let Some(frame) = changes.next() else {
+                let state = get(http, "/v1/partitions", &[]).text;
+                panic!(
+                    "the stream goes on; {latest:?}, writer done: {}, {said:?}, {state}",
+                    writer.is_finished()
                 );
-                let id = document["run_id"].as_str().expect("an id").to_owned();
-                latest.insert(id, document["latest_seq"].as_u64().expect("a seq"));
-            }
+            };
+            let documents = match frame.event.as_str() {
+                "document" => vec![serde_json::from_str(&frame.data).expect("JSON")],
+                _ => running(http),
+            };
+            said.push(frame.event);
+            let all = documents.iter().map(id_and_seq);
+            latest.extend(all.filter(|(id, _)| names.contains(id)));
         }
         writer.join().expect("no panic");
     }
+}
+
+#[test]
+fn a_change_whose_commit_was_not_answered_is_told_all_the_same() {
+    let mut world = World::new("unanswered", 1, 100, Keeps::AppendOnly);
+    let proxy = Proxy::to(&world.redis.address());
+    world.cluster.store = format!("redis://{}", proxy.address());
+    let khala = world.khala("one");
+    let http = khala.http();
+    let mut changes = Events::open(http, "/v1/stream?kind=run", &[]);
+    publish(http, "run/a", 1, "run.delta", "{}");
+    let mut next_seq = || loop {
+        let frame = changes.next().expect("the stream goes on");
+        if frame.event == "document" {
+            return id_and_seq(&serde_json::from_str(&frame.data).expect("JSON")).1;
+        }
+    };
+    assert_eq!(next_seq(), 1);
+    let before = world.offsets();
+    proxy.delay(seconds(1));
+    publish(http, "run/a", 2, "run.delta", "{}");
+    eventually_true("the store has it", seconds(60), || world.offsets() > before);
+    proxy.cut(); // its answer is on its way
+    proxy.delay(std::time::Duration::ZERO);
+    assert_eq!(next_seq(), 2);
+    assert_eq!(khala.term(), Some(0));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Looks at the store for all readers at once: partitions that others project, and now and then our own.
 //! In: checkpoints, and what the index says has changed since the last look. Out: the same news as a commit of ours.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{CHANGES_OF_A_BATCH_MAX, Feed, Feeds, Watched};
+use super::watched::{News, Watched};
+use super::{CHANGES_OF_A_BATCH_MAX, Feed, Feeds};
 use crate::access::{Access, AccessError, Led};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, PartitionId};
@@ -56,6 +57,25 @@ impl Feeds {
         }
     }
 
+    /// Takes note of where the store is: from now on a listener hears of all that changes. Where the store does not answer,
+    /// the listener is told to list anew once it does.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(in crate::serve) async fn begin(&self, access: &Access, led: &Led) -> Result<(), AccessError> {
+        for partition in access.partitions().await? {
+            let is_known = |all: &mut BTreeMap<_, _>| all.entry(partition).or_insert_with(Watched::new).is_known();
+            if is_known(&mut self.lock()) {
+                continue;
+            }
+            let now = standing(led, partition).await?.unwrap_or(NextOffset::START);
+            if let Some(watched) = self.lock().get_mut(&partition) {
+                watched.begin(now);
+            }
+        }
+        Ok(())
+    }
+
     async fn look(&self, access: &Access, ours_too: bool) -> Result<(), AccessError> {
         let led = access.led().await?;
         self.see(&led);
@@ -81,38 +101,41 @@ impl Feeds {
         let Some(now) = standing(led, partition).await? else {
             return Ok(());
         };
-        let told = self.lock().entry(partition).or_insert_with(Watched::new).told;
-        if told == Some(now) {
+        let look = self
+            .lock()
+            .entry(partition)
+            .or_insert_with(Watched::new)
+            .look(now, ours);
+        let Some(news) = look else {
+            return Ok(());
+        };
+        let told = self.tell_news(led, partition, news).await;
+        let is_outdated = self.is_outdated(led);
+        if let Some(watched) = self.lock().get_mut(&partition) {
+            match &told {
+                _ if is_outdated => watched.forget(), // the next look is under the new view
+                Ok(()) => watched.looked(now, ours),
+                Err(_) => watched.failed(news),
+            }
+        }
+        told
+    }
+
+    /// To all who want them.
+    async fn tell_news(&self, led: &Led, partition: PartitionId, news: News) -> Result<(), AccessError> {
+        self.fetch(led, partition, news).await?;
+        if self.changes.receiver_count() == 0 {
             return Ok(());
         }
-        self.fetch(led, partition, told).await?;
-        if !ours && self.changes.receiver_count() > 0 {
-            match told {
-                Some(told) => self.fetch_documents(led, partition, told).await?,
-                None => self.tell(Vec::new(), true),
-            }
-        }
-        if self.is_outdated(led) {
-            return Ok(()); // the next look is under the new view
-        }
-        if let Some(watched) = self.lock().get_mut(&partition) {
-            // A commit of ours meanwhile went further, or will be seen at the next look.
-            if watched.told == told {
-                watched.told = Some(now);
-            }
-            watched.position.send_if_modified(|position| {
-                let news = position.is_none_or(|position| position < now || !ours);
-                if news {
-                    *position = Some(now);
-                }
-                news
-            });
+        match news {
+            News::Since(since) => self.fetch_documents(led, partition, since).await?,
+            News::All => self.tell(Vec::new(), true),
         }
         Ok(())
     }
 
-    /// Events that came since `told`, of entities that somebody follows.
-    async fn fetch(&self, led: &Led, partition: PartitionId, told: Option<NextOffset>) -> Result<(), AccessError> {
+    /// New events of entities that somebody follows.
+    async fn fetch(&self, led: &Led, partition: PartitionId, news: News) -> Result<(), AccessError> {
         let followed: Vec<(Entity, Arc<Feed>)> = match self.lock().get(&partition) {
             Some(watched) => watched
                 .feeds
@@ -127,9 +150,11 @@ impl Feeds {
         if followed.is_empty() {
             return Ok(());
         }
-        let changed = match told {
-            Some(told) => Some(changed_since(led, partition, told).await?).filter(|all| all.len() < CHANGED_MAX),
-            None => None,
+        let changed = match news {
+            News::Since(since) => {
+                Some(changed_since(led, partition, since).await?).filter(|all| all.len() < CHANGED_MAX)
+            }
+            News::All => None,
         };
         for (entity, feed) in followed {
             if changed.as_ref().is_some_and(|changed| !changed.contains(&entity)) {
@@ -147,9 +172,9 @@ impl Feeds {
         Ok(())
     }
 
-    /// Documents that changed since `told`, for those who listen to all changes.
-    async fn fetch_documents(&self, led: &Led, partition: PartitionId, told: NextOffset) -> Result<(), AccessError> {
-        let changed = changed_since(led, partition, told).await?;
+    /// Documents that changed since then, for those who listen to all changes.
+    async fn fetch_documents(&self, led: &Led, partition: PartitionId, since: NextOffset) -> Result<(), AccessError> {
+        let changed = changed_since(led, partition, since).await?;
         let more = changed.len() > CHANGES_OF_A_BATCH_MAX;
         let entities: Vec<Entity> = changed.into_iter().take(CHANGES_OF_A_BATCH_MAX).collect();
         let mut documents = Vec::new();
