@@ -92,6 +92,10 @@ impl KafkaLog {
     /// `Refused`: a property is unknown to librdkafka, or not the user's to set.
     pub fn new(settings: KafkaSettings) -> Result<Self, LogError> {
         properties::check(&settings.properties)?;
+        // Before librdkafka does: OpenSSL would else be taken away at the process' end under the threads that still use it,
+        // and one in a hundred commands crashed there.
+        #[cfg(feature = "tls")]
+        openssl_sys::init();
         let log = Self {
             settings,
             asking: OnceLock::new(),
