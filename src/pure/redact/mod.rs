@@ -1,16 +1,18 @@
 //! Secrets out of events, before anything is stored or sent on: by the name of a field, and by how the keys of the
 //! usual vendors look. In: an event's JSON. Out: the same JSON with each secret replaced by `[redacted:<what>]`, or
 //! nothing if there is none: an ordinary event costs one look through its bytes and is left as it is, byte for byte.
+//! Names and texts are judged as they read, whichever of their letters are escaped; what is no secret stays as written.
 //! Invariant: only texts inside `data` and in extension attributes are touched, so an event stays as legal as it was;
 //! what is redacted depends on the event alone.
 
+mod escapes;
+mod hints;
 mod patterns;
 
 use std::ops::Range;
-use std::sync::LazyLock;
 
-use aho_corasick::{AhoCorasick, Input, Match, MatchKind, packed};
-
+use self::escapes::Places;
+use self::hints::{SECRETS, WITH_EMAIL};
 use self::patterns::Secret;
 
 /// What is taken out.
@@ -43,8 +45,8 @@ pub struct Redacted {
     pub count: u64,
 }
 
-/// A `\\u0041` stands for one byte.
-const ESCAPE_BYTES_MAX: usize = 5;
+/// A longer name of a field is neither an attribute's nor a secret's.
+const NAME_BYTES_MAX: usize = 64;
 /// Attributes of `CloudEvents` that say which event it is.
 const ATTRIBUTES: [&[u8]; 13] = [
     b"specversion",
@@ -62,67 +64,13 @@ const ATTRIBUTES: [&[u8]; 13] = [
     b"recordedtime",
 ];
 
-/// A text without any of these holds no secret: pieces of names of fields, in the ways they are spelled, and of keys.
-#[rustfmt::skip] // a list is read as one
-const HINTS: &[&str] = &[
-    // names
-    "assw", "ASSW", "assphrase", "ASSPHRASE", "ecret", "ECRET", "pi-Key", "pi_key", "pi-key", "piKey", "pikey", "PI_KEY", "PI-KEY",
-    "PIKEY", "oken\"", "OKEN\"", "uthoriz", "UTHORIZ", "ookie\"", "OOKIE\"", "rivate", "RIVATE", "igning", "IGNING",
-    "ncryption", "NCRYPTION",
-    // forms
-    "earer ", "EARER ", "sk-", "sk_", "rk_", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "hub_pat_", "glpat-",
-    "xox", "xapp-", "AIza", "ya29.", "OCSPX-", "npm_", "pypi-", "hf_", "SG.", "eyJ", "dop_v1_", "dckr_pat_", "hvs.",
-    "shpat_", "lin_api_", "xai-", "pplx-", "tvly-", "://",
-];
-
-static SECRETS: LazyLock<Hints> = LazyLock::new(|| Hints::of(HINTS.iter().copied()));
-static WITH_EMAIL: LazyLock<Hints> = LazyLock::new(|| Hints::of(HINTS.iter().copied().chain(["@"])));
-
-/// Finds hints: by whole vectors of bytes, where the machine can.
-struct Hints {
-    packed: Option<packed::Searcher>,
-    any: AhoCorasick,
-}
-
-impl Hints {
-    fn of(hints: impl Iterator<Item = &'static str> + Clone) -> Self {
-        let built = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostFirst)
-            .build(hints.clone());
-        Self {
-            packed: packed::Searcher::new(hints),
-            any: built.expect("a short list of short words"),
-        }
-    }
-
-    /// The first at or behind `from`.
-    #[inline]
-    fn find(&self, json: &[u8], from: usize) -> Option<Match> {
-        match &self.packed {
-            Some(packed) => packed.find_in(json, (from..json.len()).into()),
-            None => self.any.find(Input::new(json).range(from..)),
-        }
-    }
-}
-
 impl Redact {
     /// Whether a look from nearer is worth it.
     pub(super) fn may_hold(self, json: &[u8]) -> bool {
         match self {
             Self::Off => false,
-            Self::Secrets => {
-                let mut from = 0;
-                while let Some(found) = SECRETS.find(json, from) {
-                    // A URL alone is no hint: most have no password.
-                    let text = json[found.end()..].iter().take_while(|byte| **byte != b'"');
-                    if json[found.range()] != *b"://" || text.into_iter().any(|byte| *byte == b'@') {
-                        return true;
-                    }
-                    from = found.end();
-                }
-                false
-            }
-            Self::SecretsAndEmail => WITH_EMAIL.find(json, 0).is_some(),
+            Self::Secrets => SECRETS.are_in(json),
+            Self::SecretsAndEmail => WITH_EMAIL.are_in(json),
         }
     }
 
@@ -134,12 +82,17 @@ impl Redact {
         let mut out = Vec::new();
         let (mut kept, mut count) = (0, 0);
         walk(json, part, |key, text| {
-            for (secret, what) in self.secrets(key.map(|key| &json[key]), &json[text.clone()]) {
-                out.extend_from_slice(&json[kept..text.start + secret.start]);
-                out.extend_from_slice(stand_in(&json[text.clone()][secret.clone()], what).as_bytes());
-                kept = text.start + secret.end;
+            let raw = &json[text.clone()];
+            let plain = escapes::plain(raw)?;
+            let key = key.and_then(|key| escapes::short(&json[key], NAME_BYTES_MAX));
+            let mut places = Places::of(raw);
+            for (secret, what) in self.secrets(key.as_deref(), &plain) {
+                out.extend_from_slice(&json[kept..text.start + places.place(secret.start)]);
+                kept = text.start + places.place(secret.end);
+                out.extend_from_slice(stand_in(&plain[secret], what).as_bytes());
                 count += 1;
             }
+            Some(())
         })?;
         if count == 0 {
             return None;
@@ -159,18 +112,21 @@ impl Redact {
 
 /// What stands in a secret's place: never longer than it, so that no event grows over a limit.
 fn stand_in(secret: &[u8], what: &str) -> String {
-    let escapes = secret.split(|byte| *byte == b'\\').count() - 1;
-    let bytes_max = secret.len().saturating_sub(ESCAPE_BYTES_MAX * escapes).max(1);
     let words = format!("[redacted:{what}]");
-    if words.len() <= bytes_max {
+    if words.len() <= secret.len() {
         words
     } else {
-        "*".repeat(bytes_max.min(3))
+        "*".repeat(secret.len().clamp(1, 3))
     }
 }
 
+/// Whether an attribute's name stands here.
+fn is_attribute(name: &[u8]) -> bool {
+    escapes::short(name, NAME_BYTES_MAX).is_some_and(|name| ATTRIBUTES.contains(&&*name))
+}
+
 /// Tells of every text that is a value, with its key; in a list, with the list's key. `None`: this is no JSON.
-fn walk(json: &[u8], part: Part, mut tell: impl FnMut(Option<Range<usize>>, Range<usize>)) -> Option<()> {
+fn walk(json: &[u8], part: Part, mut tell: impl FnMut(Option<Range<usize>>, Range<usize>) -> Option<()>) -> Option<()> {
     let mut open: Vec<(u8, Option<Range<usize>>)> = Vec::new();
     let mut key: Option<Range<usize>> = None;
     let mut at = 0;
@@ -190,11 +146,11 @@ fn walk(json: &[u8], part: Part, mut tell: impl FnMut(Option<Range<usize>>, Rang
                 let text = at + 1..text_end(json, at + 1)?;
                 at = text.end;
                 let is_in_object = open.last().is_some_and(|(byte, _)| *byte == b'{');
-                let is_attribute = part == Part::Event && open.len() == 1;
+                let is_member = part == Part::Event && open.len() == 1;
                 if is_in_object && key.is_none() {
                     key = Some(text);
-                } else if !(is_attribute && key.clone().is_none_or(|key| ATTRIBUTES.contains(&&json[key]))) {
-                    tell(key.clone(), text);
+                } else if !(is_member && key.clone().is_none_or(|key| is_attribute(&json[key]))) {
+                    tell(key.clone(), text)?;
                 }
             }
             _ => {}

@@ -93,14 +93,13 @@ const SECRET_ENDINGS: [&str; 8] = [
     "accesstoken",
     "privatekey",
 ];
-const NAME_BYTES_MAX: usize = 64;
 /// What stands where a secret is kept out already.
 const STAND_INS: [&[u8]; 7] = [b"[redacted", b"***", b"${", b"{{", b"<", b"$(", b"%("];
 
-/// What a text is because of its field's name.
+/// What a text is because of its field's name, in singular or plural.
 pub(super) fn secret_field(key: &[u8], text: &[u8]) -> Option<&'static str> {
     let is_stand_in = STAND_INS.iter().any(|stand_in| text.starts_with(stand_in)) || text.iter().all(|b| *b == b'*');
-    if is_stand_in || key.len() > NAME_BYTES_MAX {
+    if is_stand_in {
         return None;
     }
     let name: String = key
@@ -108,15 +107,16 @@ pub(super) fn secret_field(key: &[u8], text: &[u8]) -> Option<&'static str> {
         .filter(|byte| byte.is_ascii_alphanumeric())
         .map(|byte| char::from(byte.to_ascii_lowercase()))
         .collect();
-    let is_secret = SECRET_NAMES.contains(&name.as_str()) || SECRET_ENDINGS.iter().any(|end| name.ends_with(end));
-    if is_secret {
+    let name = name.strip_suffix('s').unwrap_or(&name);
+    let is_secret = SECRET_NAMES.contains(&name) || SECRET_ENDINGS.iter().any(|end| name.ends_with(end));
+    if is_secret || (name.ends_with("pwd") && !is_folder(text)) {
         return Some("secret");
     }
     let scheme = text.split(|byte| *byte == b' ').next().unwrap_or_default();
     let has_scheme = ["bearer", "basic", "digest", "token"]
         .iter()
         .any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()));
-    match name.as_str() {
+    match name {
         "authorization" | "proxyauthorization"
             if (has_scheme && text.len() > scheme.len() + 1) || is_credential(text) =>
         {
@@ -127,6 +127,11 @@ pub(super) fn secret_field(key: &[u8], text: &[u8]) -> Option<&'static str> {
         _ if name.ends_with("token") && is_credential(text) => Some("token"),
         _ => None,
     }
+}
+
+/// `pwd` is also the folder that someone works in.
+fn is_folder(text: &[u8]) -> bool {
+    matches!(text, [b'/' | b'~' | b'.' | b'$' | b'\\', ..] | [b'A'..=b'Z' | b'a'..=b'z', b':', ..])
 }
 
 /// One long word of letters and digits both, as no language has it. Paths and members (`a/b.0`) are several.
@@ -144,23 +149,16 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 
-/// Secrets in a text, by their form, in order. None begins in an escape (`\n`, `\u00a0`): what is left would be no JSON.
+/// Secrets in a text, as it reads, by their form, in order.
 pub(super) fn find(text: &[u8], email: bool) -> Vec<Secret> {
     let mut found: Vec<Secret> = Vec::new();
-    // Behind the last escape, and the last secret.
-    let (mut escaped, mut from) = (0, 0);
-    let mut at = 0;
+    let (mut at, mut behind_last) = (0, 0);
     while at < text.len() {
-        let begins_word = at == escaped || !is_word(text[at - 1]);
+        let begins_word = at == 0 || !is_word(text[at - 1]);
         let secret = match text[at] {
-            b'\\' => {
-                at += if text.get(at + 1) == Some(&b'u') { 6 } else { 2 };
-                (escaped, from) = (at, at);
-                continue;
-            }
             b'-' => private_key(text, at),
             b':' => url_password(text, at),
-            b'@' if email => email_address(text, at, from),
+            b'@' if email => email_address(text, at, behind_last),
             _ if begins_word => bearer(text, at)
                 .or_else(|| jwt(text, at))
                 .or_else(|| dotted(text, at))
@@ -169,7 +167,7 @@ pub(super) fn find(text: &[u8], email: bool) -> Vec<Secret> {
         };
         match secret {
             Some((range, what)) => {
-                (at, from) = (range.end, range.end);
+                (at, behind_last) = (range.end, range.end);
                 found.push((range, what));
             }
             None => at += 1,

@@ -1,5 +1,8 @@
 //! Secrets that must go, and ordinary texts that must stay as they are.
 
+use aho_corasick::Input;
+
+use super::hints::{HINTS, is_letter_of_hints};
 use super::*;
 
 fn data(json: &str) -> Option<String> {
@@ -117,9 +120,16 @@ fn a_field_that_says_it_is_a_secret_is_one() {
         let found = data(&json(value)).unwrap_or_else(|| json(value));
         assert_eq!(found, json(clean), "{name}");
     }
-    let list = r#"{"passwords":[],"password":["first",{"a":"b"},"third"],"c":"d"}"#;
-    let clean = r#"{"passwords":[],"password":["***",{"a":"b"},"***"],"c":"d"}"#;
-    assert_eq!(data(list).as_deref(), Some(clean));
+    for name in ["password", "passwords", "secrets", "api_keys", "accessTokens"] {
+        let list = |first, third| format!(r#"{{"pwd":[],"{name}":["{first}",{{"a":"b"}},"{third}"],"c":"d"}}"#);
+        assert_eq!(data(&list("first", "third")), Some(list("***", "***")));
+    }
+    let token = key("", 20);
+    let tokens = format!(r#"{{"TOKENS" : [ "{token}","the"],"tokens":"{token}","cookies":["a=0123456789"]}}"#);
+    let clean = tokens
+        .replace(&token, "[redacted:token]")
+        .replace("a=0123456789", "***");
+    assert_eq!(data(&tokens), Some(clean));
 }
 
 #[test]
@@ -150,7 +160,9 @@ fn each_secret_name_is_known_in_each_spelling() {
         "openai api key",
     ];
     let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
-    for name in words {
+    let plurals = words.map(|word| format!("{word}s"));
+    let words = words.map(str::to_owned).into_iter().chain(plurals);
+    for name in words.chain(["pwd", "db pwd"].map(str::to_owned)) {
         let parts: Vec<&str> = name.split(' ').collect();
         let camel: String = parts.iter().map(|part| capital(part)).collect();
         let spellings = [
@@ -175,6 +187,8 @@ const ORDINARY: &[&str] = &[
     r#"{"token":"authentication"}"#,
     r#"{"token":"self.partition.offsets[0]","next_token":"/v1/runs/r1/events","last_token":"partitioner=murmur2_random"}"#,
     r#"{"tokens":1234,"max_tokens":"4096","total_token_count":"12"}"#,
+    r#"{"input_tokens":12,"output_tokens":"34","total_tokens":46,"tokens":["the"," cat","12345678901234567"],"cookies":3}"#,
+    r#"{"pwd":"/home/ada/x","PWD":"C:\\src","OLDPWD":"~","cwd":"src","pwd ":"./a","env":{"pwd":"$HOME"}}"#,
     r#"{"text":"Please reset your password, the token has expired; see https://example.com/docs/secret-santa"}"#,
     r#"{"text":"the bearer of this letter is authorized to sign"}"#,
     r#"{"text":"Bearer authentication-mechanisms-explained"}"#,
@@ -372,4 +386,12 @@ fn vectors_of_bytes_find_what_is_found_byte_by_byte() {
             }
         }
     }
+}
+
+#[test]
+fn an_escape_that_may_hide_a_hint_is_one() {
+    for letter in HINTS.concat().chars() {
+        assert!(is_letter_of_hints(letter) || matches!(letter, '"' | '\\'), "{letter}");
+    }
+    assert!(HINTS.len() <= 64, "more make each look slow");
 }
