@@ -218,8 +218,11 @@ impl Driver {
 
     fn start(&mut self, effect: Effect, attempt: u32, because: &str) {
         let wait = pause(attempt, self.shared.backoff_max);
+        let partition = self.doer.partition;
+        if attempt == 0 && !because.is_empty() {
+            info!(%partition, because, "comparing log and store anew");
+        }
         if attempt == 1 || (attempt > 1 && attempt.is_power_of_two()) {
-            let partition = self.doer.partition;
             warn!(%partition, attempt, because, effect = name(&effect), "trying again");
         }
         let (doer, epoch, board) = (self.doer.clone(), self.epoch, Arc::clone(&self.shared.board));

@@ -370,7 +370,8 @@ impl Partition {
                     self.survey(0, String::new(), actions);
                 }
             }
-            Phase::Running(running) if !self.stopping => {
+            // Also on its way to the end: what is in hand is committed under the lease.
+            Phase::Running(running) => {
                 if !running.may_renew() {
                     return;
                 }

@@ -53,6 +53,29 @@ fn a_flush_while_serving_is_named_and_redone() {
 }
 
 #[test]
+fn what_is_in_hand_keeps_its_lease_while_the_partition_is_given_up() {
+    let (mut world, _) = run(1, 100);
+    while world.perform_after(Input::Tick {
+        cache_bytes: TINY_CACHE,
+    }) || world.place.is_none()
+    {}
+    assert!(world.feed(50));
+    for input in [
+        Input::Stop,
+        Input::Tick {
+            cache_bytes: TINY_CACHE,
+        },
+    ] {
+        world.input(input);
+    }
+    assert!(
+        world.wants(|effect| matches!(effect, Effect::Renew)),
+        "a commit may take longer than a lease"
+    );
+    assert!(!world.wants(|effect| matches!(effect, Effect::Survey { .. })));
+}
+
+#[test]
 fn a_flood_of_dead_letters_holds_until_an_operator_lets_it_through() {
     let mut log = RecordBatch::default();
     for offset in 0..100 {

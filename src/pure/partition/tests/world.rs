@@ -188,6 +188,11 @@ impl World {
         }
     }
 
+    /// Whether such an effect waits to be done.
+    pub fn wants(&self, what: impl Fn(&Effect) -> bool) -> bool {
+        self.effects.iter().any(what)
+    }
+
     /// Hands over at most `records_max` records, if any are wanted; tells whether it did.
     pub fn feed(&mut self, records_max: usize) -> bool {
         let Some(place) = self.place.filter(|_| self.machine.wants_records()) else {
