@@ -97,7 +97,7 @@ impl Access {
     /// # Errors
     /// As [`Self::document`].
     pub async fn document_of(&self, led: &Led, entity: &Entity, now_ms: i64) -> Result<Value, AccessError> {
-        let partition = self.home(entity).await?;
+        let partition = self.home_of(led, entity).await?;
         let began = Instant::now();
         let read = led.of(entity).document(partition, entity).await;
         if led.is_away(entity) {
@@ -167,8 +167,8 @@ impl Access {
         limit: usize,
         wait: Duration,
     ) -> Result<Vec<StreamEvent>, AccessError> {
-        let partition = self.home(entity).await?;
         let led = self.led().await?;
+        let partition = self.home_of(&led, entity).await?;
         let reading = led.of(entity);
         let entries = reading.events(partition, entity, after, limit, wait).await?;
         if entries.is_empty() && reading.document(partition, entity).await?.is_none() {

@@ -153,12 +153,39 @@ pub struct Access {
 }
 
 impl Access {
-    /// The partition that an entity's key belongs to.
+    /// The partition of the topic that an entity's events go to.
     ///
     /// # Errors
     /// The log does not answer.
-    pub async fn home(&self, entity: &Entity) -> Result<PartitionId, AccessError> {
+    pub async fn place(&self, entity: &Entity) -> Result<PartitionId, AccessError> {
         let partitions = self.partition_count.get(&*self.log).await?;
+        Ok(self.settings.partitioner.place(entity.subject().as_bytes(), partitions))
+    }
+
+    /// The partition that this namespace has an entity's document in: another one than its events', if the topic grew.
+    ///
+    /// # Errors
+    /// As [`Self::place`].
+    pub async fn home(&self, entity: &Entity) -> Result<PartitionId, AccessError> {
+        self.home_in(None, &*self.store, entity).await
+    }
+
+    /// The same, where a view of the route leads its readers.
+    ///
+    /// # Errors
+    /// As [`Self::place`].
+    pub async fn home_of(&self, led: &Led, entity: &Entity) -> Result<PartitionId, AccessError> {
+        self.home_in(led.source(entity), &**led.of(entity), entity).await
+    }
+
+    async fn home_in(
+        &self,
+        namespace: Option<&str>,
+        store: &dyn Store,
+        entity: &Entity,
+    ) -> Result<PartitionId, AccessError> {
+        let topic = self.partition_count.get(&*self.log).await?;
+        let partitions = self.partition_count.made_with(namespace, store, topic).await;
         Ok(self.settings.partitioner.place(entity.subject().as_bytes(), partitions))
     }
 

@@ -228,6 +228,14 @@ pub fn other_version(version: u32) -> String {
     )
 }
 
+/// What a person must know who meets documents whose keys have moved.
+pub fn moved_keys(partitions: u32, made_with: u32) -> String {
+    format!(
+        "the topic has {partitions} partitions, the namespace was made with {made_with}: keys have moved; publish to a topic \
+         with the old number, or serve a new --namespace"
+    )
+}
+
 /// What a person must know about a step that is more than reading on: what, where, what next.
 pub fn explain(found: &Survey, step: Step, called: Called) -> String {
     let at = found
@@ -242,12 +250,9 @@ pub fn explain(found: &Survey, step: Step, called: Called) -> String {
                 .map(|checkpoint| checkpoint.projection_version);
             other_version(version.unwrap_or(0))
         }
-        (Called::PartitionsChanged, _) => format!(
-            "the topic has {} partitions, the namespace was made with {}: keys have moved; \
-             publish to a topic with the old number, or serve a new --namespace",
-            found.partitions,
-            found.namespace_partitions.unwrap_or(found.partitions)
-        ),
+        (Called::PartitionsChanged, _) => {
+            moved_keys(found.partitions, found.namespace_partitions.unwrap_or(found.partitions))
+        }
         (Called::LogReplaced, _) => format!(
             "the log is not the one the documents came from (checkpoint at {at}, log {}..{}); \
              nothing is written; a new --namespace accepts the new log",
@@ -264,8 +269,12 @@ pub fn explain(found: &Survey, step: Step, called: Called) -> String {
             "the checkpoint's intent is none that this version knows; run the version that wrote it, at offset {at}"
         ),
         (Called::RetentionGap, _) => format!(
-            "offsets {at}..{} are gone from the log and were never applied; raise the topic's retention",
-            found.first
+            "offsets {at} to {} are gone from the log, and the store does not have them; raise the topic's retention",
+            found.first.0.saturating_sub(1)
+        ),
+        (Called::SinkLost, Step::StartAt(first) | Step::RestoreOr(first)) if first > NextOffset::START => format!(
+            "the store lost its documents; the log begins at offset {first}: what stood before is to be had of a snapshot \
+             only, and without one is gone"
         ),
         (Called::SinkLost, _) => format!("the store lost its documents; redoing from offset {}", found.first),
         (Called::SinkRolledBack, _) => format!(

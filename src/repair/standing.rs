@@ -2,7 +2,7 @@
 
 use super::ground::Ground;
 use super::site::RepairError;
-use super::survey::{last_record_of, made_anew};
+use super::survey::{last_record_of, not_of_topic};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::drift::Reason;
 use crate::pure::intent::Intent;
@@ -57,7 +57,7 @@ pub(super) async fn standing(ground: &Ground, partition: PartitionId) -> Result<
     let (reason, detail) = if !checkpoint.is_ours() {
         let detail = other_version(checkpoint.projection_version);
         (Reason::ProjectionVersionChanged, detail)
-    } else if let Some(detail) = made_anew(log, &checkpoint).await? {
+    } else if let Some(detail) = not_of_topic(log, &checkpoint).await? {
         (Reason::CheckpointAhead, detail)
     } else if checkpoint.next > bounds.end || last == LastRecord::Differs {
         let detail = format!("the log ends at {}, or was cut and grew again", bounds.end);
@@ -117,7 +117,7 @@ pub(super) async fn check_topic(
     partition: PartitionId,
     checkpoint: &Checkpoint,
 ) -> Result<(), RepairError> {
-    match made_anew(&*ground.log, checkpoint).await? {
+    match not_of_topic(&*ground.log, checkpoint).await? {
         None => Ok(()),
         Some(words) => Err(RepairError::Refused(format!("partition {partition}: {words}"))),
     }
@@ -125,11 +125,12 @@ pub(super) async fn check_topic(
 
 /// Whether documents are no state between two now.
 pub(super) fn check_intent(partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), RepairError> {
-    let intent = Intent::parse(&checkpoint.intent);
-    if intent.map_or(true, |intent| intent.as_ref().is_some_and(Intent::is_under_way)) {
-        return Err(RepairError::Refused(format!(
-            "partition {partition}: a rewind is under way; ask again when it is done (`khala status`)"
-        )));
-    }
-    Ok(())
+    let words = match Intent::parse(&checkpoint.intent) {
+        Ok(intent) if !intent.as_ref().is_some_and(Intent::is_under_way) => return Ok(()),
+        Ok(_) => {
+            "a rewind is under way; ask again when it is done: if nobody is at it, `khala serve` or the same replay ends it"
+        }
+        Err(_) => "the checkpoint's intent is none that this version knows; run the version that wrote it",
+    };
+    Err(RepairError::Refused(format!("partition {partition}: {words}")))
 }

@@ -4,7 +4,7 @@
 use crate::log::{Log, LogError, Topic};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::place::{NextOffset, PartitionId};
-use crate::pure::recovery::{LastRecord, Survey};
+use crate::pure::recovery::{LastRecord, Survey, moved_keys};
 use crate::store::Opened;
 
 /// The most marks compared with the log when the newest does not hold.
@@ -62,25 +62,25 @@ pub async fn compare(log: &dyn Log, partition: PartitionId, opened: Opened) -> R
     })
 }
 
-/// In words, if the topic was made anew since: no record of it is one of the checkpoint's. What was read of the log before
-/// this is asked was read of the topic that it is asked of.
+/// In words, if the documents are not of the topic as it is now: no record of it is one of the checkpoint's, or keys have
+/// moved to other partitions. What was read of the log before this is asked was read of the topic that it is asked of.
 ///
 /// # Errors
 /// The log does not answer.
-pub async fn made_anew(log: &dyn Log, checkpoint: &Checkpoint) -> Result<Option<String>, LogError> {
+pub async fn not_of_topic(log: &dyn Log, checkpoint: &Checkpoint) -> Result<Option<String>, LogError> {
     Ok(of_another(&log.topic().await?, checkpoint))
 }
 
 /// The same, of a topic that was asked for before.
 pub fn of_another(topic: &Topic, checkpoint: &Checkpoint) -> Option<String> {
-    let words = || {
-        format!(
+    if !checkpoint.may_be_of(&topic.id) {
+        return Some(format!(
             "topic {} was deleted and made anew, and the documents are of the former one; `khala serve` with a new --namespace \
              makes documents of this one",
             topic.name
-        )
-    };
-    (!checkpoint.may_be_of(&topic.id)).then(words)
+        ));
+    }
+    (checkpoint.partitions != topic.partitions).then(|| moved_keys(topic.partitions, checkpoint.partitions))
 }
 
 /// Whether the last record that a mark names is still that very record, in a log of these bounds.

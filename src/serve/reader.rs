@@ -54,12 +54,12 @@ impl Reader {
     /// # Errors
     /// The log does not answer.
     pub(super) async fn open(app: &App, entity: &Entity, begin: Begin) -> Result<Self, AccessError> {
-        let partition = app.access.home(entity).await?;
+        let led = app.access.led().await?;
+        let partition = app.access.home_of(&led, entity).await?;
         let cursor = match begin {
             Begin::Kept => 0,
             Begin::After(after) => after,
         };
-        let led = app.access.led().await?;
         Ok(Self {
             app: app.clone(),
             partition,

@@ -157,7 +157,7 @@ fn names(known: &str, tag: &str) -> bool {
 
 /// Waits until the entity's partition has applied the record at `offset`.
 async fn wait_for(app: &App, entity: &Entity, offset: u64, patience: Duration) -> Result<(), HttpError> {
-    let partition = app.access.home(entity).await?;
+    let partition = app.access.place(entity).await?;
     if is_applied(app, partition, offset, Instant::now() + patience).await? {
         return Ok(());
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::compare::{Allow, assert_exact};
 use super::spoil::documents;
+use super::web::get;
 use super::world::World;
 use crate::support::khala::{Khala, run};
 use crate::support::redis_server::Keeps;
@@ -54,8 +55,8 @@ fn projected(name: &str) -> World {
     world
 }
 
-/// No repair takes events of the new topic for those of the old documents, also where it has offsets enough.
-fn assert_no_repair(world: &World, before: &BTreeMap<String, Vec<u8>>) {
+/// No repair takes the topic's events for those of documents that are of another one, also where it has offsets enough.
+fn assert_no_repair(world: &World, before: &BTreeMap<String, Vec<u8>>, because: &str) {
     let documents = documents(world);
     let run_of = documents.values().find(|copy| copy.kind() == "run_summary");
     let id = run_of.expect("a run").id();
@@ -70,7 +71,7 @@ fn assert_no_repair(world: &World, before: &BTreeMap<String, Vec<u8>>) {
         let output = run(&world.cluster, &arguments, "");
         let said = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).into_owned());
         assert!(
-            said.concat().contains("made anew") && !output.status.success(),
+            said.concat().contains(because) && !output.status.success(),
             "{arguments:?}: {} {said:?}",
             output.status
         );
@@ -88,9 +89,9 @@ fn a_topic_made_anew_is_not_folded_into_the_old_documents() {
     world.produce(6_000);
     let khala = world.khala_unready("after");
     assert_held(&world, &khala, "log_replaced", &before);
-    assert_no_repair(&world, &before);
+    assert_no_repair(&world, &before, "made anew");
     assert_eq!(khala.term(), Some(0));
-    assert_no_repair(&world, &before);
+    assert_no_repair(&world, &before, "made anew");
 }
 
 #[test]
@@ -115,7 +116,22 @@ fn added_partitions_move_keys_and_hold() {
     world.kafka().add_partitions(&world.cluster.topic, 5);
     let khala = world.khala_unready("after");
     assert_held(&world, &khala, "partitions_changed", &before);
+    assert_no_repair(&world, &before, "keys have moved");
+    for document in documents(&world).values() {
+        let kind = if document.kind() == "run_summary" {
+            "runs"
+        } else {
+            "workers"
+        };
+        let path = format!("/v1/{kind}/{}", document.id());
+        assert_eq!(
+            get(khala.http(), &path, &[]).status,
+            200,
+            "{path} is there, and is read where it is"
+        );
+    }
     assert_eq!(khala.term(), Some(0));
+    assert_no_repair(&world, &before, "keys have moved");
 }
 
 #[test]
