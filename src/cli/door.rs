@@ -13,6 +13,7 @@ use crate::access::{
     RolloutReport, RolloutStart, StatusReport, StreamEvent, Told, Watch, open,
 };
 use crate::config::{LogTarget, Settings, StoreTarget};
+use crate::log::embedded::{RunningServer, Serves};
 use crate::projector::now_ms;
 use crate::pure::entity::Entity;
 use crate::repair::{AuditReport, EntityReplay, Forecast};
@@ -30,14 +31,17 @@ impl Door {
             ..Failure::from(error)
         })? {
             Opened::Direct(access) => Ok(Self::Direct(access)),
-            Opened::Running(server) => match server.http {
-                Some(http) => Ok(Self::Remote(Remote::new(http, &context.settings)?)),
-                None => Err(Failure::new(
-                    Exit::Failed,
-                    format!("process {} owns the directory and has no HTTP to ask", server.pid),
-                )
-                .hint("wait until it has ended, or name another directory with --log and --store")),
-            },
+            Opened::Running(server) => {
+                serves_the_same(&server, &context.settings)?;
+                match server.http {
+                    Some(http) => Ok(Self::Remote(Remote::new(http, &context.settings)?)),
+                    None => Err(Failure::new(
+                        Exit::Failed,
+                        format!("process {} owns the directory and has no HTTP to ask", server.pid),
+                    )
+                    .hint("wait until it has ended, or name another directory with --log and --store")),
+                }
+            }
         }
     }
 
@@ -220,4 +224,20 @@ fn missing_directory(settings: &Settings) -> Option<&std::path::Path> {
         None
     };
     log.into_iter().chain(store).find(|dir| !dir.exists())
+}
+
+/// A server that owns the directory is asked for what it serves, and for nothing else.
+fn serves_the_same(server: &RunningServer, settings: &Settings) -> Result<(), Failure> {
+    let Some(Serves { topic, namespace }) = &server.serves else {
+        return Ok(()); // of an earlier version
+    };
+    if (topic, namespace) == (&settings.topic, &settings.namespace) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "the server that owns the directory (process {}) serves topic {topic}, namespace {namespace}; asked was for topic {}, \
+         namespace {}",
+        server.pid, settings.topic, settings.namespace
+    ))
+    .hint("leave out --topic and --namespace, or stop it first"))
 }

@@ -23,12 +23,25 @@ pub struct RunningServer {
     pub pid: u32,
     /// Where its HTTP is, if it serves any.
     pub http: Option<SocketAddr>,
+    /// Topic and namespace that it serves, if it tells.
+    pub serves: Option<Serves>,
+}
+
+/// What a server serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serves {
+    /// The events' topic.
+    pub topic: String,
+    /// The documents' namespace.
+    pub namespace: String,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Announced {
     pid: u32,
     http: SocketAddr,
+    #[serde(flatten)]
+    serves: Option<Serves>,
 }
 
 /// Held as long as it lives.
@@ -71,21 +84,28 @@ impl DirLock {
 /// The process that owns the log or the store in `dir`; `None` if nobody does.
 pub fn in_use(dir: &Path) -> Option<RunningServer> {
     let pid = ["log", "store"].iter().find_map(|name| holder(dir, name))?;
-    let http = std::fs::read(dir.join("server.json"))
+    let announced = std::fs::read(dir.join("server.json"))
         .ok()
         .and_then(|text| serde_json::from_slice::<Announced>(&text).ok())
-        .filter(|announced| announced.pid == pid)
-        .map(|announced| announced.http);
-    Some(RunningServer { pid, http })
+        .filter(|announced| announced.pid == pid);
+    Some(RunningServer {
+        pid,
+        http: announced.as_ref().map(|announced| announced.http),
+        serves: announced.and_then(|announced| announced.serves),
+    })
 }
 
 /// Tells other processes where this one's HTTP is. Only meaningful while it owns `dir`.
 ///
 /// # Errors
 /// The file cannot be written; an older one is still whole.
-pub fn announce(dir: &Path, http: SocketAddr) -> std::io::Result<()> {
-    let pid = std::process::id();
-    let text = serde_json::to_vec(&Announced { pid, http })?;
+pub fn announce(dir: &Path, http: SocketAddr, serves: Serves) -> std::io::Result<()> {
+    let announced = Announced {
+        pid: std::process::id(),
+        http,
+        serves: Some(serves),
+    };
+    let (pid, text) = (announced.pid, serde_json::to_vec(&announced)?);
     let new = dir.join(format!("server.json.{pid}"));
     std::fs::write(&new, text)?;
     std::fs::rename(new, dir.join("server.json"))
@@ -135,9 +155,25 @@ mod tests {
         assert_eq!(in_use(dir.path()), None);
         let lock = DirLock::take(dir.path(), "store").unwrap();
         let pid = std::process::id();
-        assert_eq!(in_use(dir.path()), Some(RunningServer { pid, http: None }));
-        announce(dir.path(), http).unwrap();
-        assert_eq!(in_use(dir.path()), Some(RunningServer { pid, http: Some(http) }));
+        assert_eq!(
+            in_use(dir.path()),
+            Some(RunningServer {
+                pid,
+                http: None,
+                serves: None
+            })
+        );
+        let serves = Serves {
+            topic: "t".to_owned(),
+            namespace: "n".to_owned(),
+        };
+        announce(dir.path(), http, serves.clone()).unwrap();
+        let running = RunningServer {
+            pid,
+            http: Some(http),
+            serves: Some(serves),
+        };
+        assert_eq!(in_use(dir.path()), Some(running));
         drop(lock);
         assert_eq!(in_use(dir.path()), None);
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 
-pub use lock::{RunningServer, announce, in_use};
+pub use lock::{RunningServer, Serves, announce, in_use};
 
 /// Where the number of the newest commit stands.
 const COMMIT_KEY: &[u8; 16] = b"\0khala/commit-no";

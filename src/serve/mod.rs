@@ -48,7 +48,7 @@ use self::tls::Tls;
 use crate::access::{Access, Serving, instance, projector_settings};
 use crate::config::{LogTarget, Settings, StoreTarget, Token};
 use crate::log::LogError;
-use crate::log::embedded::announce;
+use crate::log::embedded::{Serves, announce};
 use crate::projector;
 use crate::store::StoreError;
 use crate::telemetry::sum_up;
@@ -164,7 +164,11 @@ fn announce_in_directories(settings: &Settings, address: SocketAddr) {
         None
     };
     for dir in log.into_iter().chain(store) {
-        if let Err(error) = announce(dir, address) {
+        let serves = Serves {
+            topic: settings.topic.clone(),
+            namespace: settings.namespace.clone(),
+        };
+        if let Err(error) = announce(dir, address, serves) {
             error!(%error, dir = %dir.display(), "other commands will not find this server");
         }
     }

@@ -27,7 +27,7 @@ use crate::pure::record::RecordIdentity;
 use topics::TopicState;
 use writer::{Request, Writer};
 
-pub use crate::disk::{RunningServer, announce, in_use};
+pub use crate::disk::{RunningServer, Serves, announce, in_use};
 
 /// What an embedded log is opened with.
 #[derive(Clone, Debug)]
