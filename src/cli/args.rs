@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::contract::ContractCommand;
+use super::dead_letters::DeadLettersCommand;
 use crate::config::{Flags, KEYS};
 use crate::pure::entity::Kind;
 
@@ -116,10 +118,10 @@ pub(super) enum Command {
     Audit(AuditArgs),
     /// Are these good events? What a producer's CI runs, and what each producer of a live topic breaks
     #[command(subcommand)]
-    Contract(super::contract::ContractCommand),
+    Contract(ContractCommand),
     /// Records that were no legal events
     #[command(subcommand)]
-    DeadLetters(super::dead_letters::DeadLettersCommand),
+    DeadLetters(DeadLettersCommand),
     /// Write what has changed into the documents' topic now, or all documents into a file
     #[command(after_help = "Examples:\n  khala snapshot\n  khala snapshot --file documents.ndjson")]
     Snapshot {
@@ -180,6 +182,25 @@ pub(super) enum Command {
         /// Which shell
         shell: Shell,
     },
+}
+
+impl Command {
+    /// Whether it changes nothing, and its exit code tells nothing that its output does not.
+    pub(super) fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Get { .. }
+                | Self::List(_)
+                | Self::Tail { .. }
+                | Self::Top(_)
+                | Self::Status
+                | Self::Checkpoints { .. }
+                | Self::DeadLetters(DeadLettersCommand::List { .. } | DeadLettersCommand::Show { .. })
+                | Self::Contract(ContractCommand::Watch { .. })
+                | Self::Key { .. }
+                | Self::Completions { .. }
+        )
+    }
 }
 
 #[derive(clap::Args)]

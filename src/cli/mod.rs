@@ -57,7 +57,7 @@ pub fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => error.exit(),
     };
-    let out = Out::new(parsed.json);
+    let out = Out::new(parsed.json, parsed.command.only_reads());
     let result = run(parsed.command, &args::flags(&matches), out);
     match result {
         Ok(exit) => exit.into(),

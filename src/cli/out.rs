@@ -1,5 +1,5 @@
-//! The only file that prints. stdout is data, stderr the rest; a reader that has gone away ends the process quietly.
-#![expect(clippy::print_stderr, reason = "this is where people's text goes out")]
+//! The only file that prints. stdout is data, stderr the rest. Where nobody reads any more, a command that only reads ends
+//! quietly, and one that does something does it to its end.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
@@ -13,11 +13,13 @@ use super::exit::{Exit, Failure};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Out {
     pub json: bool,
+    only_reads: bool,
 }
 
 impl Out {
-    pub(super) fn new(json: bool) -> Self {
-        Self { json }
+    /// Of a command that only reads, or one whose work and exit code count also where nobody reads what it prints.
+    pub(super) fn new(json: bool, only_reads: bool) -> Self {
+        Self { json, only_reads }
     }
 
     /// One line of data.
@@ -28,7 +30,10 @@ impl Out {
             .and_then(|()| stdout.write_all(b"\n"));
         if let Err(error) = written.and_then(|()| stdout.flush()) {
             if error.kind() == ErrorKind::BrokenPipe {
-                std::process::exit(Exit::Done as i32); // `| head` has seen enough
+                if self.only_reads {
+                    std::process::exit(Exit::Done as i32); // `| head` has seen enough
+                }
+                return;
             }
             self.note(format!("stdout: {error}"));
             std::process::exit(Exit::Failed as i32);
@@ -83,14 +88,14 @@ impl Out {
 
     /// Something for people, on stderr.
     pub(super) fn note(self, text: impl AsRef<str>) {
-        eprintln!("{}", text.as_ref());
+        to_people(text.as_ref());
     }
 
     /// Why the command failed, and what helps.
     pub(super) fn failure(self, failure: &Failure) {
-        eprintln!("khala: {}", failure.message);
+        to_people(&format!("khala: {}", failure.message));
         if let Some(hint) = &failure.hint {
-            eprintln!("hint: {hint}");
+            to_people(&format!("hint: {hint}"));
         }
     }
 
@@ -113,4 +118,9 @@ impl Out {
         bar.enable_steady_tick(Duration::from_millis(100));
         bar
     }
+}
+
+/// A line on stderr; where that cannot be written, the exit code has to do.
+fn to_people(line: &str) {
+    _ = writeln!(std::io::stderr().lock(), "{line}");
 }

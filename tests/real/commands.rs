@@ -1,5 +1,6 @@
 //! The commands against Kafka and Redis: what they print, and how they end.
 
+use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
@@ -7,8 +8,10 @@ use serde_json::Value;
 use super::compare::{Allow, assert_exact};
 use super::world::World;
 use crate::reference::place::partition_of;
-use crate::support::khala::{Cluster, run};
+use crate::support::guarded::temp_dir;
+use crate::support::khala::{Cluster, Khala, run, run_unread};
 use crate::support::redis_server::Keeps;
+use crate::support::wait::{eventually_true, seconds};
 
 fn code(output: &Output) -> i32 {
     output.status.code().expect("it ended by itself")
@@ -160,4 +163,79 @@ fn missing_topics_are_made_as_they_must_be() {
         let bounds = super::topic::bounds(&world.config(), topic);
         assert_eq!(bounds, [(0, 0); 12], "{topic} has twelve empty partitions");
     }
+}
+
+/// A directory with both, and 60 runs in its log.
+fn embedded(dir: &Path) -> Cluster {
+    let place = format!("embedded:{}", dir.join("data").display());
+    let cluster = Cluster {
+        log: place.clone(),
+        store: place,
+        topic: "khala.events".to_owned(),
+        namespace: "khala".to_owned(),
+    };
+    let event = |n| {
+        format!(r#"{{"specversion":"1.0","id":"{n}","source":"s","type":"run.x","subject":"run/q{n}","sequence":1}}"#)
+    };
+    let events: Vec<String> = (0..60).map(event).collect();
+    ok(&cluster, &["publish", "--json"], &events.join("\n"));
+    cluster
+}
+
+#[test]
+fn what_a_command_does_is_done_to_its_end_also_where_nobody_reads_what_it_prints() {
+    let dir = temp_dir("unread");
+    let cluster = embedded(dir.path());
+    let runs = || ok(&cluster, &["list", "runs", "--limit", "100", "--json"], "").len();
+    let khala = Khala::start(dir.path(), &cluster, "one", &[]);
+    eventually_true("all are projected", seconds(60), || runs() == 60);
+    assert_eq!(khala.term(), Some(0));
+    for _ in 0..3 {
+        assert_eq!(
+            run_unread(&cluster, &["replay", "--from", "earliest", "--json"]),
+            Some(0)
+        );
+        assert_eq!(runs(), 60, "none is missing");
+    }
+    assert_eq!(run_unread(&cluster, &["get", "run", "none"]), Some(4));
+    assert_eq!(run_unread(&cluster, &["audit", "--json"]), Some(0));
+    assert_eq!(run_unread(&cluster, &["list", "runs", "--json"]), Some(0));
+}
+
+#[test]
+fn a_server_is_not_asked_for_what_it_does_not_serve() {
+    let dir = temp_dir("other-namespace");
+    let cluster = embedded(dir.path());
+    let khala = Khala::start(dir.path(), &cluster, "one", &[]);
+    khala.wait_ready();
+    let other_namespace = Cluster {
+        namespace: "other".to_owned(),
+        ..cluster.clone()
+    };
+    let other_topic = Cluster {
+        topic: "other".to_owned(),
+        ..cluster.clone()
+    };
+    for other in [&other_namespace, &other_topic] {
+        for args in [
+            &["status"][..],
+            &["get", "run", "q1"],
+            &["publish"],
+            &["replay", "--from", "earliest"],
+        ] {
+            let output = run(other, args, GOOD[0]);
+            assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
+            assert!(
+                stderr(&output).contains("serves topic khala.events, namespace khala"),
+                "{}",
+                stderr(&output)
+            );
+        }
+    }
+    assert_eq!(
+        code(&run(&cluster, &["get", "run", "a"], "")),
+        4,
+        "nothing was published"
+    );
+    assert_eq!(khala.term(), Some(0));
 }

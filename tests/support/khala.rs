@@ -277,6 +277,19 @@ pub fn bare_run(args: &[String], variables: &[(String, String)]) -> Output {
     command.output().expect("khala runs")
 }
 
+/// Runs one command to its end while nobody reads what it prints.
+pub fn run_unread(cluster: &Cluster, args: &[&str]) -> Option<i32> {
+    let mut command = binary();
+    command.args(args).args(cluster.flags());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("khala runs");
+    drop((child.stdout.take(), child.stderr.take()));
+    child.wait().expect("our own child").code()
+}
+
 /// Runs one command to its end with this input.
 pub fn run(cluster: &Cluster, args: &[&str], input: &str) -> Output {
     use std::io::Write;

@@ -108,7 +108,7 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 
 /// The child's side.
 pub(super) async fn run(settings: &Arc<Settings>) -> Result<Exit, Failure> {
-    let out = Out::new(false);
+    let out = Out::new(false, true);
     let access = match open(settings)? {
         Opened::Direct(access) => access,
         Opened::Running(server) => return Err(failed(format!("process {} owns the directory", server.pid))),
