@@ -24,6 +24,8 @@ use crate::access::with_heartbeat_state;
 use crate::projector::now_ms;
 use crate::pure::entity::{Entity, Kind};
 
+/// How long a listener waits for log and store at its beginning.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(1);
 /// The pause between two pieces: a document that changes all the time is not sent each time.
 const PIECE_EVERY: Duration = Duration::from_millis(100);
 
@@ -65,12 +67,12 @@ pub(super) async fn follow(
         }
     }
     let led = app.access.led().await?;
-    let listening = app.feeds.listen(&led);
-    if let Err(error) = app.feeds.begin(&app.access, &led).await {
-        debug!(%error, "a listener begins without the store");
+    let begun = tokio::time::timeout(BEGIN_PATIENCE, app.feeds.begin(&app.access, &led)).await;
+    if !matches!(begun, Ok(Ok(()))) {
+        debug!(?begun, "a listener begins without log or store");
     }
     let stream = Stream {
-        listening,
+        listening: app.feeds.listen(&led),
         app,
         caller,
         kind,

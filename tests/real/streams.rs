@@ -259,6 +259,28 @@ fn a_stream_outlives_an_outage_of_the_store() {
 }
 
 #[test]
+fn who_begins_to_follow_all_changes_in_an_outage_is_told_to_list_anew() {
+    let mut world = World::new("outage-begun", 1, 100, Keeps::AppendOnly);
+    let khala = world.khala("one");
+    publish(khala.http(), "run/a", 1, "run.started", "{}");
+    world.settle();
+    world.redis.stop();
+    let mut changes = Events::open(khala.http(), "/v1/stream", &[]);
+    let mut said = || changes.next().map(|frame| frame.event);
+    assert_eq!(said().as_deref(), Some("ready"));
+    world.redis.start_again();
+    assert_eq!(said().as_deref(), Some("reset"));
+    for n in 2..=4 {
+        let mut changes = Events::open(khala.http(), "/v1/stream", &[]);
+        assert_eq!(changes.next().map(|frame| frame.event).as_deref(), Some("ready"));
+        publish(khala.http(), "run/a", n, "run.delta", "{}");
+        let next = changes.next().map(|frame| frame.event);
+        assert_eq!(next.as_deref(), Some("document"), "who begins later hears of no reset");
+    }
+    assert_eq!(khala.term(), Some(0));
+}
+
+#[test]
 fn an_open_stream_ends_when_the_server_stops() {
     let world = World::new("drain", 2, 100, Keeps::Dumps);
     let khala = world.khala("one");
