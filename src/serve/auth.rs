@@ -18,6 +18,7 @@ use tracing::info;
 use super::App;
 use super::envelope::RequestId;
 use super::error::HttpError;
+use super::origin::is_of_elsewhere;
 use crate::config::{Role, Token, read_tokens};
 use crate::pure::entity::Entity;
 use crate::telemetry::AUDIT;
@@ -144,6 +145,18 @@ fn is_local(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
+/// Refuses a page of elsewhere that would have its browser change something here. With tokens there is no such page: it
+/// would need one.
+fn check_page(app: &App, request: &Request, host: &str) -> Result<(), HttpError> {
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let allowed = &app.access.settings.http_cors;
+    if !changes || app.guard.file.is_some() || !is_of_elsewhere(request.headers(), host, allowed) {
+        return Ok(());
+    }
+    let message = "a page of another origin may change nothing here; http_cors allows origins";
+    Err(HttpError::new(StatusCode::FORBIDDEN, "wrong_origin", message))
+}
+
 /// What a call needs: reading, publishing events, or (all that changes anything else) operating.
 fn role_for(method: &Method, path: &str) -> Role {
     match *method {
@@ -159,7 +172,8 @@ pub(super) async fn check(State(app): State<App>, mut request: Request, next: Ne
     let host = host
         .or(request.uri().authority().map(Authority::as_str))
         .unwrap_or_default();
-    let caller = match app.guard.caller(request.headers(), host, role) {
+    let caller = app.guard.caller(request.headers(), host, role);
+    let caller = match caller.and_then(|caller| check_page(&app, &request, host).map(|()| caller)) {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };

@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::App;
 use super::error::HttpError;
+use super::origin::allowed_origin;
 
 /// How long a request may take up to the head of its answer: its body, and the longest wait that it may ask for.
 const DEADLINE: Duration = Duration::from_secs(45);
@@ -108,32 +109,9 @@ fn given_id(headers: &HeaderMap) -> Option<String> {
     legal.then(|| id.to_owned())
 }
 
-/// The origin that may read the answer, if the request names one that is allowed.
-fn allowed_origin(allowed: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
-    let origin = headers.get(header::ORIGIN)?;
-    let known = allowed
-        .iter()
-        .any(|one| one == "*" || one.as_bytes() == origin.as_bytes());
-    known.then(|| origin.clone())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_an_allowed_origin_is_answered_to() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(allowed_origin(&["*".to_owned()], &headers), None);
-        headers.insert(header::ORIGIN, HeaderValue::from_static("https://a.example"));
-        let a = ["https://a.example".to_owned()];
-        assert_eq!(
-            allowed_origin(&a, &headers),
-            Some(HeaderValue::from_static("https://a.example"))
-        );
-        assert_eq!(allowed_origin(&["https://b.example".to_owned()], &headers), None);
-        assert_eq!(allowed_origin(&[], &headers), None);
-    }
 
     #[test]
     fn an_id_that_could_break_a_log_line_is_not_taken() {

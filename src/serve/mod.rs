@@ -14,6 +14,7 @@ mod feeds;
 mod listen;
 mod openapi;
 mod operations;
+mod origin;
 mod page;
 mod projected;
 mod rate;

@@ -169,3 +169,38 @@ fn only_allowed_origins_may_call_from_a_browser() {
     let unasked = post(khala.http(), "/v1/audits", &[("content-type", "text/plain")], b"{}");
     assert_eq!(unasked.status, 415, "what a page may send without asking does nothing");
 }
+
+/// A page may send a body without a type to wherever it likes, without being asked first whether it may.
+#[test]
+fn no_page_of_elsewhere_changes_anything() {
+    let world = World::new("csrf", 2, 100, Keeps::Dumps);
+    let cors = ["--http-cors", "https://app.example"];
+    let khala = Khala::start(world.dir(), &world.cluster, "one", &cors);
+    let own = format!("http://{}", khala.http());
+    let body = event("run/a", 1, "run.started", "{}");
+    let publish = |headers: &[(&str, &str)]| post(khala.http(), "/v1/events", headers, body.as_bytes());
+    for evil in [
+        ("origin", "http://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+    ] {
+        for answer in [
+            publish(&[evil]),
+            publish(&[evil, ONE]),
+            post(khala.http(), "/v1/audits", &[evil, JSON], b"{}"),
+        ] {
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                (403, "wrong_origin"),
+                "{evil:?}"
+            );
+        }
+        assert_eq!(get(khala.http(), "/v1/runs", &[evil]).status, 200, "{evil:?}");
+    }
+    assert_eq!(world.read_back().len(), 0);
+    for good in ["https://app.example", own.as_str()] {
+        assert_eq!(publish(&[("origin", good), ONE]).status, 202, "{good}");
+    }
+    assert_eq!(publish(&[ONE]).status, 202, "a program is no page");
+    assert_eq!(khala.term(), Some(0));
+}
