@@ -35,6 +35,25 @@ pub struct AuditOrder {
     pub repair_max: Option<u64>,
 }
 
+impl AuditOrder {
+    /// Refuses what makes no sense, whatever log and store have.
+    ///
+    /// # Errors
+    /// `BadRequest`: what is wrong.
+    pub fn check(&self) -> Result<(), AccessError> {
+        if self.sample.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            return Err(AccessError::BadRequest("sample: a share above 0, up to 1".to_owned()));
+        }
+        if self.entity.is_some() && (self.partition.is_some() || self.sample.is_some()) {
+            let why = "entity: is audited alone, without partition or sample";
+            return Err(AccessError::BadRequest(why.to_owned()));
+        }
+        self.entity
+            .as_deref()
+            .map_or(Ok(()), |subject| named(subject).map(drop))
+    }
+}
+
 /// One entity to be replayed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,9 +94,7 @@ impl Access {
     /// `BadRequest`: the order makes no sense. `NotFound`: neither log nor store know the entity. Log or store do not
     /// answer; a rewind is under way.
     pub async fn audit(&self, order: &AuditOrder, watch: Watch<'_>) -> Result<AuditReport, AccessError> {
-        if order.sample.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
-            return Err(AccessError::BadRequest("sample: a share above 0, up to 1".to_owned()));
-        }
+        order.check()?;
         self.ensure_there().await?;
         let mut report = match &order.entity {
             Some(subject) => self.audit_entity(subject).await?,

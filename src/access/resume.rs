@@ -8,6 +8,7 @@ use crate::store::Note;
 
 /// Which partitions.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ResumeRequest {
     /// `None`: all.
     pub partition: Option<u32>,

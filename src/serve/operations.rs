@@ -12,7 +12,7 @@ use super::auth::Caller;
 use super::error::HttpError;
 use super::extract::{At, Params, Sent};
 use super::{ASSIGNMENT_PATIENCE, App};
-use crate::access::{RedriveRequest, ResumeRequest};
+use crate::access::{Chosen, RedriveRequest, ResumeRequest};
 use crate::projector::now_ms;
 use crate::pure::event::Reason;
 
@@ -85,26 +85,29 @@ pub(super) async fn dead_letters(
     Params(query): Params<DeadLettersQuery>,
 ) -> Result<Response, HttpError> {
     caller.sees_all()?;
-    if let Some(reason) = query
-        .reason
-        .as_deref()
-        .filter(|reason| Reason::from_name(reason).is_none())
-    {
-        let legal = Reason::ALL.map(Reason::name).join(", ");
-        return Err(HttpError::bad_request(
-            "bad_request",
-            format!("reason {reason:?}: one of {legal}"),
-        ));
-    }
+    query.reason.as_deref().map_or(Ok(()), check_reason)?;
     let limit = query.limit.unwrap_or(LETTERS_DEFAULT).min(LIMIT_MAX);
     let letters = app.access.dead_letters(query.reason.as_deref(), limit).await?;
     Ok(Json(json!({"dead_letters": letters})).into_response())
+}
+
+/// Refuses a reason that no dead letter can have.
+fn check_reason(reason: &str) -> Result<(), HttpError> {
+    if Reason::from_name(reason).is_some() {
+        return Ok(());
+    }
+    let legal = Reason::ALL.map(Reason::name).join(", ");
+    let message = format!("reason {reason:?}: one of {legal}");
+    Err(HttpError::bad_request("bad_request", message))
 }
 
 pub(super) async fn redrive(
     State(app): State<App>,
     Sent(request): Sent<RedriveRequest>,
 ) -> Result<Response, HttpError> {
+    if let Chosen::OfReason(reason) = &request.chosen {
+        check_reason(reason)?;
+    }
     Ok(Json(app.access.redrive(&request).await?).into_response())
 }
 

@@ -51,6 +51,7 @@ pub(super) async fn replay(
 }
 
 pub(super) async fn audit(State(app): State<App>, Sent(order): Sent<AuditOrder>) -> Result<Response, HttpError> {
+    order.check()?;
     let access = app.access.clone();
     Ok(lines(async move |sender: mpsc::Sender<Bytes>| {
         let progress = sender.clone();

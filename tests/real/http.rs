@@ -311,6 +311,31 @@ fn every_refusal_has_the_form_of_an_error_and_a_request_id() {
 }
 
 #[test]
+fn a_body_with_what_nobody_asked_for_or_knows_does_nothing() {
+    let world = World::new("bodies", 2, 100, Keeps::Dumps);
+    let khala = world.khala("one");
+    #[rustfmt::skip] // a table is read by column
+    let rows = [
+        ("/v1/resume",               r#"{"partitoin":1}"#,                                  "bad_body"),
+        ("/v1/dead-letters/redrive", r#"{"chosen":"all","effort":"dry_run","x":1}"#,        "bad_body"),
+        ("/v1/dead-letters/redrive", r#"{"chosen":{"of_reason":"bogus"},"effort":"redrive"}"#, "bad_request"),
+        ("/v1/audits",               r#"{"entity":"run/a","partition":0}"#,                 "bad_request"),
+        ("/v1/audits",               r#"{"entity":"run/a","sample":0.5}"#,                  "bad_request"),
+        ("/v1/audits",               r#"{"entity":"job/a"}"#,                               "bad_request"),
+        ("/v1/audits",               r#"{"sample":0}"#,                                     "bad_request"),
+    ];
+    for (path, body, code) in rows {
+        let json = ("content-type", "application/json");
+        let answer = post(khala.http(), path, &[json], body.as_bytes());
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, code),
+            "{path} {body}: {answer:?}"
+        );
+    }
+}
+
+#[test]
 fn a_log_that_is_away_is_said_so_and_documents_are_still_read() {
     let mut world = World::with_own_broker("no-log", 2, 100);
     let khala = world.khala("one");

@@ -29,6 +29,7 @@ pub enum Effort {
 
 /// What to redrive.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RedriveRequest {
     /// Which letters.
     pub chosen: Chosen,
