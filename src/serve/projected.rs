@@ -38,7 +38,7 @@ pub(super) struct AllProjected {
     documents: BTreeMap<String, Value>,
 }
 
-/// Whether `partition` has applied the record at `offset` before `until`.
+/// Whether `partition` has applied the record at `offset` before `until`, or before the server stops.
 ///
 /// # Errors
 /// The store does not answer.
@@ -48,6 +48,14 @@ pub(super) async fn is_applied(
     offset: u64,
     until: Instant,
 ) -> Result<bool, AccessError> {
+    tokio::select! {
+        biased;
+        applied = is_applied_by(app, partition, offset, until) => applied,
+        () = app.stop.cancelled() => Ok(false),
+    }
+}
+
+async fn is_applied_by(app: &App, partition: PartitionId, offset: u64, until: Instant) -> Result<bool, AccessError> {
     let (_guest, mut position) = app.feeds.watch(partition);
     loop {
         let led = app.access.led().await?;

@@ -26,7 +26,7 @@ pub(super) enum Begin {
 pub(super) enum News {
     /// Events, in order.
     Entries(Vec<Entry>),
-    /// Nothing in the time given.
+    /// Nothing in the time given, or before the server stops.
     Quiet,
     /// Nothing more will: readers of the entity are led to another namespace by now.
     LedElsewhere,
@@ -72,7 +72,7 @@ impl Reader {
         })
     }
 
-    /// What comes next, at most `limit` events, waiting up to `patience` for a first one.
+    /// What comes next, at most `limit` events, waiting up to `patience` for a first one, or until the server stops.
     ///
     /// # Errors
     /// The store does not answer. The reader can be asked again.
@@ -97,7 +97,12 @@ impl Reader {
                 entries.truncate(limit);
                 return Ok(self.hand_out(entries));
             }
-            if !matches!(timeout_at(until, self.following.news.changed()).await, Ok(Ok(()))) {
+            let changed = tokio::select! {
+                biased;
+                changed = timeout_at(until, self.following.news.changed()) => changed,
+                () = self.app.stop.cancelled() => return Ok(News::Quiet),
+            };
+            if !matches!(changed, Ok(Ok(()))) {
                 return Ok(News::Quiet);
             }
         }

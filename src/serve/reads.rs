@@ -161,6 +161,10 @@ async fn wait_for(app: &App, entity: &Entity, offset: u64, patience: Duration) -
     if is_applied(app, partition, offset, Instant::now() + patience).await? {
         return Ok(());
     }
+    if app.stop.is_cancelled() {
+        let message = "the server stops; ask again";
+        return Err(HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message));
+    }
     let message = format!("offset {offset} of partition {partition} was not projected in time");
     let error = HttpError::new(StatusCode::GATEWAY_TIMEOUT, "not_projected_in_time", message);
     Err(error.with_detail(json!({"partition": partition.0, "min_offset": offset})))

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
+use serde_json::json;
+
 use super::openapi::must_pass;
 use super::web::{MANY, ONE, event, get, post};
 use super::world::World;
@@ -207,4 +209,37 @@ fn a_request_that_is_under_way_when_the_server_stops_is_answered() {
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     assert_eq!(ending.join().expect("no panic"), Some(0));
     assert_eq!(world.read_back().len(), 1);
+}
+
+#[test]
+fn who_waits_when_the_server_stops_is_answered_at_once() {
+    let world = World::new("stopping", 2, 100, Keeps::Dumps);
+    let khala = world.khala("one");
+    publish(khala.http(), 1);
+    // Nothing is projected any more: the store reads, and writes no more.
+    let _: String = world.redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    let http = khala.http().to_owned();
+    let ask = |path: &'static str| {
+        let http = http.clone();
+        thread::spawn(move || get(&http, path, &[("accept", "application/json")]))
+    };
+    let document = ask("/v1/runs/r0?min_offset=9999&timeout=30s");
+    let page = ask("/v1/runs/r0/events?after=1&wait=30s");
+    let written = thread::spawn(move || {
+        let body = event("run/r0", 2, "run.delta", "{}");
+        post(&http, "/v1/events?wait=projected&timeout=30s", &[ONE], body.as_bytes())
+    });
+    thread::sleep(seconds(2)); // all of them wait by now
+    assert_eq!(khala.term(), Some(0));
+    let document = document.join().expect("an answer");
+    assert_eq!((document.status, document.code().as_str()), (503, "stopping"));
+    assert_eq!(document.header("retry-after"), "1");
+    let page = page.join().expect("an answer");
+    assert_eq!(
+        (page.status, page.json()),
+        (200, json!({"events": [], "next_after": 1}))
+    );
+    let written = written.join().expect("an answer");
+    assert_eq!((written.status, &written.json()["projected"]), (202, &json!(false)));
+    assert_eq!(written.json()["events"][0]["id"], "2");
 }
