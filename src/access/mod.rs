@@ -81,6 +81,7 @@ pub enum AccessError {
     Unreachable(String),
     /// A disk has no room; make some, then try again.
     #[error("{0}")]
+    #[serde(rename = "disk_full", alias = "full")]
     Full(String),
     /// A person must act.
     #[error("{0}")]

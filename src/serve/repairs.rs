@@ -87,6 +87,26 @@ pub(super) fn line(value: &impl Serialize) -> Bytes {
 pub(super) fn last_line<T: Serialize>(report: Result<T, AccessError>) -> Bytes {
     match report {
         Ok(report) => line(&json!({"report": report})),
-        Err(error) => line(&json!({"error": error})),
+        Err(error) => line(&HttpError::from(error).body()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_line_is_an_error_like_any_and_the_commands_read_it() {
+        for (error, code) in [
+            (AccessError::Refused("a \"word\"".to_owned()), "refused"),
+            (AccessError::Full("no room".to_owned()), "disk_full"),
+        ] {
+            let said: Value = serde_json::from_slice(&last_line::<()>(Err(error.clone()))).expect("JSON");
+            let message = error.to_string();
+            let expected = json!({"error": {"code": code, "message": message, "detail": null}});
+            assert_eq!(said, expected);
+            let read: AccessError = serde_json::from_value(said["error"].clone()).expect("an error");
+            assert_eq!(format!("{read:?}"), format!("{error:?}"));
+        }
     }
 }
