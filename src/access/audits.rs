@@ -251,11 +251,17 @@ impl Access {
             Intention::Repair
         };
         let replayed = repair::replay_entity(&self.ground(), partition, &entity, (intention, &healer())).await;
+        let replayed = replayed.map_err(AccessError::from);
+        let replayed = replayed.and_then(|replay| replay.ok_or_else(|| self.no_such(&entity)));
         if let (Some(serving), Intention::Repair) = (&self.serving, intention) {
-            let result = if matches!(replayed, Ok(Some(_))) { "ok" } else { "error" };
-            serving.metrics.replayed("entity", result);
+            match &replayed {
+                Ok(_) => serving.metrics.replayed("entity", "ok"),
+                // Nothing is left unrepaired: an alert would call for nobody.
+                Err(AccessError::BadRequest(_) | AccessError::NotFound(_)) => {}
+                Err(_) => serving.metrics.replayed("entity", "error"),
+            }
         }
-        replayed?.ok_or_else(|| self.no_such(&entity))
+        replayed
     }
 }
 

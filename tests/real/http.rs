@@ -336,6 +336,20 @@ fn a_body_with_what_nobody_asked_for_or_knows_does_nothing() {
 }
 
 #[test]
+fn a_replay_of_what_is_not_there_is_no_failed_replay() {
+    let world = World::new("mistyped", 2, 100, Keeps::Dumps);
+    let khala = world.khala("one");
+    let json = ("content-type", "application/json");
+    let replay = |entity: &str| {
+        let body = json!({"entity": entity}).to_string();
+        post(khala.http(), "/v1/replays", &[json], body.as_bytes()).status
+    };
+    assert_eq!((replay("run/nobody"), replay("nobody")), (404, 400));
+    let failed = khala.metric("khala_replay_total", &[("scope", "entity"), ("result", "error")]);
+    assert_eq!(failed as u64, 0);
+}
+
+#[test]
 fn a_log_that_is_away_is_said_so_and_documents_are_still_read() {
     let mut world = World::with_own_broker("no-log", 2, 100);
     let khala = world.khala("one");
