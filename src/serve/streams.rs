@@ -132,11 +132,26 @@ fn latest_seq(document: &serde_json::Value) -> u64 {
 }
 
 fn wants_page(headers: &HeaderMap) -> bool {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    accept.contains("application/json") && !accept.contains("text/event-stream")
+    accepts(headers, "application/json") && !accepts(headers, "text/event-stream")
+}
+
+/// Whether a media type is asked for by its name. A weight of 0 says that it is not wanted (RFC 9110 §12.4.2).
+fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter();
+    let mut ranges = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','));
+    ranges.any(|range| {
+        let (name, parameters) = range.split_once(';').unwrap_or((range, ""));
+        let is_unwanted = parameters.split(';').any(|parameter| {
+            let weight = parameter
+                .trim()
+                .strip_prefix(['q', 'Q'])
+                .and_then(|rest| rest.strip_prefix('='));
+            weight.is_some_and(|weight| weight.parse().is_ok_and(|weight: f32| weight <= 0.0))
+        });
+        name.trim().eq_ignore_ascii_case(wanted) && !is_unwanted
+    })
 }
 
 fn begin(query: &EventsQuery, headers: &HeaderMap) -> Result<Begin, HttpError> {
@@ -359,5 +374,8 @@ mod tests {
         };
         assert!(wants("application/json") && !wants("text/event-stream") && !wants("*/*"));
         assert!(!wants("text/event-stream, application/json") && !wants_page(&HeaderMap::new()));
+        assert!(wants("Application/JSON") && !wants("application/json, Text/Event-Stream"));
+        assert!(!wants("application/json;q=0") && !wants("application/json; Q=0.000") && !wants("application/jsonx"));
+        assert!(wants("application/json; charset=utf-8; q=0.5, text/event-stream;q=0"));
     }
 }
