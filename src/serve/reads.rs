@@ -25,7 +25,7 @@ use crate::pure::time::Time;
 use crate::pure::worker::WorkerStatus;
 
 pub(super) const LIMIT_DEFAULT: usize = 50;
-pub(super) const LIMIT_MAX: usize = 1000;
+const LIMIT_MAX: usize = 1000;
 /// The longest that a request waits for something to come.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 const WAIT_DEFAULT: Duration = Duration::from_secs(2);
@@ -79,11 +79,19 @@ async fn list(
         kind,
         status: query.status,
         since: since.transpose()?,
-        limit: query.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX),
+        limit: page_limit(query.limit)?.unwrap_or(LIMIT_DEFAULT),
         cursor: query.cursor,
         scope: caller.scope,
     };
     Ok(Json(app.access.list(&request, now_ms()).await?).into_response())
+}
+
+/// How many a page may have, if the request says so. An empty page would be the last one for all that it tells.
+pub(super) fn page_limit(asked: Option<usize>) -> Result<Option<usize>, HttpError> {
+    if asked == Some(0) {
+        return Err(HttpError::bad_request("bad_query", "limit: a page has 1 or more"));
+    }
+    Ok(asked.map(|limit| limit.min(LIMIT_MAX)))
 }
 
 /// Refuses a status that no document of the kind can have.

@@ -23,7 +23,7 @@ use super::error::HttpError;
 use super::extract::{At, Params};
 use super::feeds::Entry;
 use super::reader::{Begin, News, Reader};
-use super::reads::{LIMIT_DEFAULT, LIMIT_MAX, entity, wait};
+use super::reads::{LIMIT_DEFAULT, entity, page_limit, wait};
 use crate::access::{AccessError, StreamEvent};
 use crate::pure::entity::Kind;
 
@@ -87,13 +87,9 @@ async fn events(
         .wait
         .as_deref()
         .map_or(Ok(Duration::ZERO), |text| wait(Some(text)))?;
-    let mut reader = Reader::open(&app, &entity, begin).await?;
     let as_page = wants_page(&headers);
-    let limit = match query.limit {
-        Some(limit) => limit.clamp(1, LIMIT_MAX),
-        None if as_page => LIMIT_DEFAULT,
-        None => PIECE_FIRST,
-    };
+    let limit = page_limit(query.limit)?.unwrap_or(if as_page { LIMIT_DEFAULT } else { PIECE_FIRST });
+    let mut reader = Reader::open(&app, &entity, begin).await?;
     let entries = first(&mut reader, limit, patience).await?;
     let floor = entries.first().map(|(seq, _)| *seq);
     let mut answer = if as_page {

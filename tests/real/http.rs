@@ -283,6 +283,8 @@ fn every_refusal_has_the_form_of_an_error_and_a_request_id() {
         ("/v1/events",                         405, "wrong_method"),
         ("/v1/runs?status=sleepy",             400, "bad_query"),
         ("/v1/runs?limit=many",                400, "bad_query"),
+        ("/v1/runs?limit=0",                   400, "bad_query"),
+        ("/v1/runs/a/events?limit=0",          400, "bad_query"),
         ("/v1/runs?cursor=x",                  400, "bad_request"),
         ("/v1/runs?stauts=running",            400, "bad_query"),
         ("/v1/runs?since=noon",                400, "bad_query"),
