@@ -242,17 +242,13 @@ pub fn explain(found: &Survey, step: Step, called: Called) -> String {
         .checkpoint
         .as_ref()
         .map_or(NextOffset::START, |checkpoint| checkpoint.next);
+    let made_with = found.namespace_partitions.unwrap_or(found.partitions);
     match (called, step) {
         (Called::ProjectionVersionChanged, _) => {
-            let version = found
-                .checkpoint
-                .as_ref()
-                .map(|checkpoint| checkpoint.projection_version);
+            let version = found.checkpoint.as_ref().map(|made| made.projection_version);
             other_version(version.unwrap_or(0))
         }
-        (Called::PartitionsChanged, _) => {
-            moved_keys(found.partitions, found.namespace_partitions.unwrap_or(found.partitions))
-        }
+        (Called::PartitionsChanged, _) => moved_keys(found.partitions, made_with),
         (Called::LogReplaced, _) => format!(
             "the log is not the one the documents came from (checkpoint at {at}, log {}..{}); \
              nothing is written; a new --namespace accepts the new log",
@@ -272,9 +268,9 @@ pub fn explain(found: &Survey, step: Step, called: Called) -> String {
             "offsets {at} to {} are gone from the log, and the store does not have them; raise the topic's retention",
             found.first.0.saturating_sub(1)
         ),
-        (Called::SinkLost, Step::StartAt(first) | Step::RestoreOr(first)) if first > NextOffset::START => format!(
-            "the store lost its documents; the log begins at offset {first}: what stood before is to be had of a snapshot \
-             only, and without one is gone"
+        (Called::SinkLost, _) if found.first > NextOffset::START => format!(
+            "the store lost its documents; the log begins at {}: what stood before comes from a snapshot, or is gone",
+            found.first
         ),
         (Called::SinkLost, _) => format!("the store lost its documents; redoing from offset {}", found.first),
         (Called::SinkRolledBack, _) => format!(

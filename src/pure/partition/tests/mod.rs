@@ -1,6 +1,7 @@
 //! The machine over a log and a store in memory, under every fault that both can show it.
 
 mod cut;
+mod lease;
 mod store;
 pub(in crate::pure) mod world;
 
@@ -50,29 +51,6 @@ fn a_flush_while_serving_is_named_and_redone() {
     world.settle(&mut dice);
     world.check_all();
     assert_eq!(world.named.last(), Some(&Called::SinkLost));
-}
-
-#[test]
-fn what_is_in_hand_keeps_its_lease_while_the_partition_is_given_up() {
-    let (mut world, _) = run(1, 100);
-    while world.perform_after(Input::Tick {
-        cache_bytes: TINY_CACHE,
-    }) || world.place.is_none()
-    {}
-    assert!(world.feed(50));
-    for input in [
-        Input::Stop,
-        Input::Tick {
-            cache_bytes: TINY_CACHE,
-        },
-    ] {
-        world.input(input);
-    }
-    assert!(
-        world.wants(|effect| matches!(effect, Effect::Renew)),
-        "a commit may take longer than a lease"
-    );
-    assert!(!world.wants(|effect| matches!(effect, Effect::Survey { .. })));
 }
 
 #[test]

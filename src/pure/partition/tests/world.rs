@@ -129,7 +129,7 @@ pub struct World {
     pub drifted: Vec<(Entity, &'static str)>,
     pub machine: Partition,
     cache_bytes: usize,
-    effects: VecDeque<Effect>,
+    pub effects: VecDeque<Effect>,
     pub place: Option<NextOffset>,
     released: bool,
     abandoned: bool,
@@ -186,11 +186,6 @@ impl World {
                 Action::Release => self.released = true,
             }
         }
-    }
-
-    /// Whether such an effect waits to be done.
-    pub fn wants(&self, what: impl Fn(&Effect) -> bool) -> bool {
-        self.effects.iter().any(what)
     }
 
     /// Hands over at most `records_max` records, if any are wanted; tells whether it did.
