@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Access, AccessError, AuditStatus, SnapshotStatus};
 use crate::log::Bounds;
-use crate::projector::PartitionStatus;
+use crate::projector::{Hold, PartitionStatus};
 use crate::pure::checkpoint::{Checkpoint, Mark};
 use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
@@ -281,6 +281,12 @@ impl Access {
         if held {
             row.reason = Some(called.name().to_owned());
             row.detail = Some(recovery::explain(&survey, step, called));
+        } else if let Some(owner) = &owner
+            && let Some(hold) = Hold::told(&*self.store, partition, owner).await?
+        {
+            "held".clone_into(&mut row.state);
+            row.reason = Some(hold.reason);
+            row.detail = Some(hold.detail);
         }
         row.owner = owner.map(|owner| owner.0);
         Ok(Ok(()))

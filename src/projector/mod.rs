@@ -7,6 +7,7 @@ mod board;
 mod driver;
 mod effects;
 mod group;
+mod holds;
 mod reading;
 mod redo;
 mod thinning;
@@ -26,6 +27,7 @@ use tracing::{error, info, warn};
 pub use self::board::{Listener, PartitionStatus, StatusBoard};
 pub use self::driver::now_ms;
 pub use self::effects::Doer;
+pub use self::holds::Hold;
 pub use self::redo::redo;
 
 use self::driver::{Control, Driver, Shared};
@@ -123,6 +125,7 @@ pub async fn run_with_spans(
         metrics: Arc::clone(&metrics),
         changed: watch_sender,
         oldest: BTreeMap::new(),
+        holds: holds::Holds::default(),
     };
     background.spawn(watching.run(quiet.clone()));
     background.spawn(thinning::thin(Arc::clone(&store), Arc::clone(&board), quiet.clone()));

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::board::{PartitionStatus, StatusBoard};
 use super::driver::now_ms;
+use super::holds::Holds;
 use crate::log::{FetchLimits, Log, LogError, Role, Topic};
 use crate::pure::partition::State;
 use crate::pure::place::{NextOffset, Offset, PartitionId};
@@ -44,6 +46,7 @@ pub(super) struct Watch {
     pub metrics: Arc<Metrics>,
     pub changed: mpsc::Sender<String>,
     pub oldest: BTreeMap<PartitionId, Oldest>,
+    pub holds: Holds,
 }
 
 /// The oldest record not yet applied, as the log has it.
@@ -65,6 +68,9 @@ impl Watch {
             rounds = rounds.wrapping_add(1);
             if let Some(statistics) = self.log.statistics() {
                 self.metrics.kafka(statistics);
+            }
+            if let Err(error) = self.holds.tell(&*self.store, &self.board.snapshot()).await {
+                debug!(%error, "a hold was not told; the next round does");
             }
             tokio::select! {
                 () = stop.cancelled() => return,

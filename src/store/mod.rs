@@ -88,6 +88,8 @@ fn expired_mark(last: Offset) -> String {
 pub enum Note {
     /// Batches of this partition that begin below this offset go on however many dead letters they have.
     Resume(PartitionId),
+    /// What this partition's projector holds it for, where neither log nor store tells.
+    Held(PartitionId),
     /// The namespace whose documents readers of this one get.
     Route,
     /// The rollout of a candidate: where it stands.
@@ -114,6 +116,7 @@ impl Note {
     fn name(self) -> &'static str {
         match self {
             Self::Resume(_) => "resume",
+            Self::Held(_) => "held",
             Self::Route => "route",
             Self::Rollout => "rollout",
             Self::RolloutRecord => "rollout:record",

@@ -12,7 +12,7 @@ use crate::reference::place::partition_of;
 use crate::support::guarded::Guarded;
 use crate::support::khala::run;
 use crate::support::redis_server::Keeps;
-use crate::support::wait::{eventually, seconds};
+use crate::support::wait::{eventually, eventually_true, seconds};
 
 fn event(subject: &str, n: usize, pad: usize) -> Message {
     let pad = "x".repeat(pad);
@@ -231,10 +231,24 @@ fn a_flood_of_dead_letters_holds_its_partition_until_it_is_resumed() {
         run(&world.cluster, &["resume", "--partition", "7"], "").status.code(),
         Some(2)
     );
+    let reason = || status_of(&world, partition_of(b"run/flood", 2))["reason"].clone();
+    eventually_true("who asks elsewhere is told too", seconds(60), || {
+        reason() == "dead_letter_share"
+    });
     let output = run(&world.cluster, &["resume", "--json"], "");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     world.settle();
     khala.wait_ready();
+    eventually_true("and that it is over", seconds(60), || reason().is_null());
     assert_exact(&world, Allow::default());
     assert_eq!(khala.term(), Some(0));
+}
+
+/// A partition as `khala status` tells it, which asks log and store.
+fn status_of(world: &World, partition: u32) -> Value {
+    let output = run(&world.cluster, &["status", "--json"], "");
+    let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let partitions = status["partitions"].as_array().expect("partitions");
+    let found = partitions.iter().find(|row| row["partition"] == partition);
+    found.expect("the partition").clone()
 }

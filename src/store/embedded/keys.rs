@@ -81,7 +81,7 @@ impl Place {
 /// Of what an operator told.
 pub(super) fn note(namespace: &str, note: Note) -> Vec<u8> {
     let name = match note {
-        Note::Resume(partition) => format!("resume\0{partition}"),
+        Note::Resume(partition) | Note::Held(partition) => format!("{}\0{partition}", note.name()),
         other => other.name().to_owned(),
     };
     [NOTE, namespace.as_bytes(), b"\0", name.as_bytes()].concat()

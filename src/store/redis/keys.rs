@@ -60,7 +60,9 @@ impl Keys {
 
     pub(super) fn note(namespace: &str, note: Note) -> String {
         match note {
-            Note::Resume(partition) => format!("{{{namespace}:{partition}}}:resume"),
+            Note::Resume(partition) | Note::Held(partition) => {
+                format!("{{{namespace}:{partition}}}:{}", note.name())
+            }
             other => format!("{{{namespace}}}:{}", other.name()),
         }
     }

@@ -38,12 +38,14 @@ impl RedisStore {
         let namespace = &self.settings.namespace;
         for partition in (0..partitions).map(PartitionId) {
             let keys = self.keys(partition);
-            let resume = Keys::note(namespace, Note::Resume(partition));
+            let [resume, held] =
+                [Note::Resume(partition), Note::Held(partition)].map(|note| Keys::note(namespace, note));
             let own = [
                 keys.owner(),
                 keys.checkpoints(),
                 keys.parked(),
                 resume,
+                held,
                 keys.checkpoint(),
             ];
             self.unlink(own).await?;
