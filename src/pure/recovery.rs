@@ -265,8 +265,8 @@ pub fn explain(found: &Survey, step: Step, called: Called) -> String {
             "the checkpoint's intent is none that this version knows; run the version that wrote it, at offset {at}"
         ),
         (Called::RetentionGap, _) => format!(
-            "offsets {at} to {} are gone from the log, and the store does not have them; raise the topic's retention",
-            found.first.0.saturating_sub(1)
+            "offsets {at}..{} are gone from the log, and the store does not have them; raise the topic's retention",
+            found.first
         ),
         (Called::SinkLost, _) if found.first > NextOffset::START => format!(
             "the store lost its documents; the log begins at {}: what stood before comes from a snapshot, or is gone",
