@@ -1,5 +1,6 @@
 //! Looks at log and store from time to time: how far each partition is behind, whether the topic was made anew or grew,
-//! how much memory the store has left. Invariant: it only looks; what a change means is the recovery table's to say.
+//! how much memory the store has left; tells holds. Invariant: it decides nothing: what a change means is the recovery
+//! table's to say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,8 +70,12 @@ impl Watch {
             if let Some(statistics) = self.log.statistics() {
                 self.metrics.kafka(statistics);
             }
-            if let Err(error) = self.holds.tell(&*self.store, &self.board.snapshot()).await {
-                debug!(%error, "a hold was not told; the next round does");
+            let statuses = self.board.snapshot();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                told = self.holds.tell(&*self.store, &statuses) => if let Err(error) = told {
+                    debug!(%error, "a hold was not told; the next round does");
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -14,7 +14,7 @@ use super::web::{MANY, ONE, event, get, post};
 use super::world::World;
 use crate::support::khala::Khala;
 use crate::support::redis_server::Keeps;
-use crate::support::wait::{eventually, seconds};
+use crate::support::wait::{eventually, eventually_true, seconds};
 
 /// What curl says of a URL: by default HTTP version, status and bytes received.
 fn curl(url: &str, args: &[&str]) -> Result<String, String> {
@@ -211,6 +211,22 @@ fn a_request_that_is_under_way_when_the_server_stops_is_answered() {
     assert_eq!(world.read_back().len(), 1);
 }
 
+/// Connections that the server at `127.0.0.1:port` has open.
+fn connections_to(http: &str) -> usize {
+    let port: u16 = http
+        .rsplit(':')
+        .next()
+        .and_then(|port| port.parse().ok())
+        .expect("a port");
+    let (here, established) = (format!("0100007F:{port:04X}"), "01");
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let is_open = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(1) == Some(&here.as_str()) && fields.get(3) == Some(&established)
+    };
+    table.lines().filter(is_open).count()
+}
+
 #[test]
 fn who_waits_when_the_server_stops_is_answered_at_once() {
     let world = World::new("stopping", 2, 100, Keeps::Dumps);
@@ -229,7 +245,9 @@ fn who_waits_when_the_server_stops_is_answered_at_once() {
         let body = event("run/r0", 2, "run.delta", "{}");
         post(&http, "/v1/events?wait=projected&timeout=30s", &[ONE], body.as_bytes())
     });
-    thread::sleep(seconds(2)); // all of them wait by now
+    eventually_true("all of them wait", seconds(60), || {
+        connections_to(khala.http()) >= 3 && world.read_back().len() == 2
+    });
     assert_eq!(khala.term(), Some(0));
     let document = document.join().expect("an answer");
     assert_eq!((document.status, document.code().as_str()), (503, "stopping"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -277,15 +277,19 @@ pub fn bare_run(args: &[String], variables: &[(String, String)]) -> Output {
     command.output().expect("khala runs")
 }
 
-/// Runs one command to its end while nobody reads what it prints.
-pub fn run_unread(cluster: &Cluster, args: &[&str]) -> Option<i32> {
+fn piped(cluster: &Cluster, args: &[&str]) -> Child {
     let mut command = binary();
     command.args(args).args(cluster.flags());
-    command
-        .stdin(Stdio::null())
+    let command = command
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("khala runs");
+    command.spawn().expect("khala runs")
+}
+
+/// Runs one command to its end while nobody reads what it prints.
+pub fn run_unread(cluster: &Cluster, args: &[&str]) -> Option<i32> {
+    let mut child = piped(cluster, args);
     drop((child.stdout.take(), child.stderr.take()));
     child.wait().expect("our own child").code()
 }
@@ -293,13 +297,7 @@ pub fn run_unread(cluster: &Cluster, args: &[&str]) -> Option<i32> {
 /// Runs one command to its end with this input.
 pub fn run(cluster: &Cluster, args: &[&str], input: &str) -> Output {
     use std::io::Write;
-    let mut command = binary();
-    command.args(args).args(cluster.flags());
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("khala runs");
+    let mut child = piped(cluster, args);
     let mut stdin = child.stdin.take().expect("piped");
     let input = input.to_owned();
     // A command that refuses its input early closes the pipe: that is its right.
