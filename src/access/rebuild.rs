@@ -205,7 +205,7 @@ impl Access {
                     opened.map_err(super::replay::busy)?;
                     let restored = restore(&site, &Source::Topic, &mut |_| {}).await;
                     into.store.release(partition, &site.owner).await?;
-                    if let Some(restored) = restored? {
+                    if let Some(restored) = restored?.done() {
                         (row.from, row.restored) = (restored.next.0, restored.documents);
                     }
                 }

@@ -130,7 +130,7 @@ impl Access {
                 .map_err(super::replay::busy)?;
             let restored = restore(&site, source, &mut |_| {}).await;
             self.store.release(partition, &owner).await?;
-            let restored = restored?;
+            let restored = restored?.done();
             rows.push(RestoredRow {
                 partition: partition.0,
                 documents: restored.as_ref().map_or(0, |restored| restored.documents),

@@ -11,7 +11,7 @@ use crate::pure::partition::{DeadLetter, Effect, Failure, Outcome, Rewound};
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::{RecordBatch, RecordIdentity};
 use crate::pure::recovery::{self, Called, LastRecord, Survey};
-use crate::repair::snapshot::{Source, restore};
+use crate::repair::snapshot::{Restoring, Source, restore};
 use crate::repair::{RepairError, Site, compare, forget_past, rewind};
 use crate::store::{Note, Owner, Store, StoreError};
 
@@ -55,7 +55,7 @@ impl Doer {
                 let committed = self.store.commit(self.partition, &self.owner, batch).await;
                 committed.map(|()| Outcome::Committed).map_err(failure)
             }
-            Effect::Restore => self.restore().await.map(Outcome::Restored),
+            Effect::Restore => self.restore().await,
             Effect::Rewind { to } => self.rewind(to.as_deref()).await.map(Outcome::Rewound),
             Effect::Renew => {
                 let renewed = self.store.renew(self.partition, &self.owner, self.lease).await;
@@ -119,16 +119,18 @@ impl Doer {
         rewind(&self.site(), to, &mut |_| {}).await.map_err(repair_failure)
     }
 
-    async fn restore(&self) -> Result<Option<Rewound>, Failure> {
-        let restored = match restore(&self.site(), &Source::Topic, &mut |_| {}).await {
+    async fn restore(&self) -> Result<Outcome, Failure> {
+        match restore(&self.site(), &Source::Topic, &mut |_| {}).await {
+            Ok(Restoring::Done(restored)) => Ok(Outcome::Restored(Rewound::from(restored))),
+            Ok(Restoring::Nothing(past)) => Ok(Outcome::NoSnapshot(past)),
             // A topic that cannot be read for good is no snapshot: what the log has is redone.
             Err(RepairError::Log(LogError::Refused(words))) => {
                 tracing::warn!(partition = %self.partition, words, "no snapshot can be read");
-                None
+                let there = self.store.checkpoint(self.partition).await.map_err(failure)?;
+                Ok(Outcome::NoSnapshot(there.map(|there| there.next).unwrap_or_default()))
             }
-            other => other.map_err(repair_failure)?,
-        };
-        Ok(restored.map(Rewound::from))
+            Err(error) => Err(repair_failure(error)),
+        }
     }
 
     /// Appends them but for those that are known to be there, if the log still is the one that they are of.

@@ -75,7 +75,7 @@ pub struct Survey {
 pub enum Step {
     /// Read on from here.
     StartAt(NextOffset),
-    /// Restore a snapshot if there is one, else read from here.
+    /// Restore a snapshot if there is one that is further on than the store, else read from here.
     RestoreOr(NextOffset),
     /// Rewind the documents to this mark, then read on from it.
     RewindTo(NextOffset),
@@ -190,7 +190,7 @@ pub fn decide(found: &Survey) -> (Step, Called) {
         return (Step::Finish, Called::RewindResumed);
     }
     if checkpoint.next < found.first && found.last_record != LastRecord::Differs {
-        return (Step::StartAt(found.first), Called::RetentionGap);
+        return (Step::RestoreOr(found.first), Called::RetentionGap);
     }
     if checkpoint.next > found.end || found.last_record == LastRecord::Differs {
         return match &found.good_mark {
@@ -265,7 +265,7 @@ pub fn explain(found: &Survey, step: Step, called: Called) -> String {
             "the checkpoint's intent is none that this version knows; run the version that wrote it, at offset {at}"
         ),
         (Called::RetentionGap, _) => format!(
-            "offsets {at}..{} are gone from the log, and the store does not have them; raise the topic's retention",
+            "offsets {at}..{} are gone from the log, and neither the store nor a snapshot has them; raise the topic's retention",
             found.first
         ),
         (Called::SinkLost, _) if found.first > NextOffset::START => format!(
@@ -314,8 +314,8 @@ mod tests {
             (None,     Gone,    None,     None,     at(10),                       FirstStart),
             (None,     Gone,    Some(45), None,     RestoreOr(NextOffset(10)),    SinkLost),
             (None,     Gone,    Some(45), Some(30), RestoreOr(NextOffset(10)),    SinkLost),
-            (Some(5),  Gone,    Some(5),  None,     at(10),                       RetentionGap),
-            (Some(5),  Gone,    Some(45), None,     at(10),                       RetentionGap),
+            (Some(5),  Gone,    Some(5),  None,     RestoreOr(NextOffset(10)),    RetentionGap),
+            (Some(5),  Gone,    Some(45), None,     RestoreOr(NextOffset(10)),    RetentionGap),
             (Some(5),  Differs, Some(5),  None,     Hold,                         LogReplaced), // seen before it was gone
             (Some(10), Gone,    Some(10), None,     at(10),                       Normal),
             (Some(60), Gone,    Some(60), Some(30), RewindTo(NextOffset(30)),     CheckpointAhead),

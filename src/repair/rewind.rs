@@ -80,7 +80,7 @@ async fn finish_restore(site: &Site) -> Result<Option<Rewound>, RepairError> {
         return Ok(None);
     }
     let restored = snapshot::restore(site, &Source::Topic, &mut |_| {}).await?;
-    Ok(restored.map(Rewound::from))
+    Ok(restored.done().map(Rewound::from))
 }
 
 impl From<Restored> for Rewound {
@@ -89,6 +89,7 @@ impl From<Restored> for Rewound {
             next: restored.next,
             entities: restored.documents,
             records: restored.records,
+            over: restored.over,
             left: restored.aside,
             disturbed: restored.disturbed,
         }
@@ -346,6 +347,7 @@ impl<'a> Work<'a> {
             next: self.target.next,
             entities: self.progress.entities,
             records: self.progress.records,
+            over: None,
             left: self.left.into_iter().collect(),
             disturbed: Vec::new(),
         })

@@ -44,6 +44,7 @@ mod openapi;
 mod page;
 mod pasted;
 mod producers;
+mod put_back;
 mod rebuild;
 mod redaction;
 mod redrive;

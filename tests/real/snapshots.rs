@@ -82,7 +82,7 @@ pub fn forget(world: &World, ends: &[u64]) {
     }
 }
 
-fn serve(world: &World, name: &str) -> Khala {
+pub fn serve(world: &World, name: &str) -> Khala {
     Khala::start(world.dir(), &world.cluster, name, &["--snapshot-interval", "1s"])
 }
 

@@ -8,6 +8,7 @@ use khala::pure::entity::Entity;
 use khala::pure::event::decode;
 use khala::pure::place::Offset;
 use khala::pure::record::{Record, RecordBatch};
+use khala::pure::snapshot::Marker;
 
 use super::log::copy;
 use super::oracle::Oracle;
@@ -34,6 +35,9 @@ impl World {
 
     /// At this instant, if anything has changed.
     pub(super) fn check(&mut self) -> Result<(), String> {
+        if let Some(wrong) = self.wrong.take() {
+            return Err(wrong);
+        }
         self.held_rightly()?;
         let sea = self.sea.clone();
         let mut state = sea.lock();
@@ -100,6 +104,19 @@ impl World {
         let healed = state.part.healed.iter();
         let partly = healed.filter(|entity| oracle.began_before(entity.subject(), state.first));
         partly.count()
+    }
+
+    /// Whether events were given up that a snapshot had, below that end of the documents' topic.
+    pub(super) fn had_snapshot(&self, (from, to): (u64, u64), end: u64) -> Option<String> {
+        if self.any_cut || self.any_version || self.two_versions() || self.former.is_some() {
+            return None; // it may not have been one of this log
+        }
+        let state = self.sea.lock();
+        let kept = state.documents.iter().filter(|record| record.offset < end);
+        let markers = kept.filter_map(|record| Marker::parse(record.value.as_deref()?));
+        let furthest = markers.map(|marker| marker.next().0).max()?;
+        let is_lost = self.oracle.has_records(from, to.min(furthest));
+        is_lost.then(|| format!("{from}..{to} were given up, and a snapshot as of {furthest} has them"))
     }
 
     fn held_rightly(&self) -> Result<(), String> {

@@ -97,6 +97,9 @@ const RAISED: &[(Weak, u64)] = &[
     (Weak::HealUnseen, 2_227_247_648_766),
     (Weak::LostInRestore, 2_705_760_317_198),
     (Weak::LostInRestore, 3_064_812_953_498),
+    (Weak::LostInRestore, 2_854_643_968_320),
+    (Weak::OnlyForNothing, 3_947_502_081_707),
+    (Weak::OnlyForNothing, 4_370_226_890_267),
 ];
 const FIRST: u64 = 20;
 const FRESH: u64 = 12;

@@ -82,10 +82,14 @@ impl Oracle {
         self.fold_on(records);
     }
 
+    /// Whether the log ever had any between these places.
+    pub fn has_records(&self, from: u64, to: u64) -> bool {
+        self.records.iter().any(|record| (from..to).contains(&record.offset))
+    }
+
     /// Somebody named it: events of `[from, to)` may be in no document.
     pub fn lose(&mut self, from: u64, to: u64) {
-        let has_events = self.records.iter().any(|record| (from..to).contains(&record.offset));
-        if !has_events {
+        if !self.has_records(from, to) {
             return;
         }
         self.lost_below = self.lost_below.max(to);

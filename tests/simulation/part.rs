@@ -217,6 +217,10 @@ impl Part {
             self.parked.remove(entity);
         }
         if batch.checkpoint.intent.starts_with("restore ") {
+            if !self.is_restoring() {
+                (self.forgotten, self.untold, self.partly_healed) = (0, 0, 0); // it begins with nothing
+                self.gone.clear();
+            }
             self.restored = true;
             self.aside.extend(batch.parked.iter().map(|(entity, _)| entity.clone()));
         }

@@ -45,8 +45,9 @@ pub const RULES: Rules = Rules {
 pub enum Said {
     /// A row of the recovery table, in words.
     Recovered(&'static str, String),
-    /// Events between the two offsets are in no document from now on, or may not be: it was named.
-    Lost(u64, u64),
+    /// Events between the two offsets are in no document from now on, or may not be: it was named. And up to where the
+    /// documents' topic was looked through for a snapshot.
+    Lost(u64, u64, u64),
     /// A document that cannot be read.
     Drifted(&'static str),
     /// A restore lost a document, and began again.
@@ -74,6 +75,8 @@ pub struct Projector {
     /// The last records it got: they may come again.
     last: Option<RecordBatch>,
     skew_ms: i64,
+    /// The end of the documents' topic when a snapshot was asked for.
+    asked: Option<u64>,
     /// In order, until it is taken note of.
     pub said: Vec<Said>,
 }
@@ -118,6 +121,7 @@ impl Projector {
             compares: false,
             last: None,
             skew_ms,
+            asked: None,
             said: Vec::new(),
         };
         projector.input(Input::Assigned, now_ms);
@@ -163,7 +167,8 @@ impl Projector {
                     self.place = behind.max(Some(from));
                     if begins_anew {
                         let stored = self.machine.in_store().map_or(0, |stored| stored.next.0);
-                        self.said.push(Said::Lost(stored, from.0));
+                        let asked = self.asked.take().unwrap_or_else(|| self.sea.lock().end_of_documents());
+                        self.said.push(Said::Lost(stored, from.0, asked));
                     }
                 }
                 Action::Recovered { called, step, detail } => {
@@ -174,6 +179,7 @@ impl Projector {
                 Action::Drifted { reason, .. } => self.said.push(Said::Drifted(reason)),
                 Action::Visible(visible) => self.tell_group(&visible.checkpoint),
                 Action::Rewound(rewound) => {
+                    self.asked = None;
                     self.said.extend(rewound.disturbed.first().map(|_| Said::BegunAgain));
                     self.said.push(Said::Left(rewound.left));
                 }
@@ -185,6 +191,14 @@ impl Projector {
     fn start(&mut self, effect: Effect) {
         if matches!(effect, Effect::Survey { .. }) {
             self.cuts = self.sea.lock().cuts;
+        }
+        if matches!(effect, Effect::Restore) {
+            let state = self.sea.lock();
+            self.asked = Some(state.end_of_documents());
+            if state.weak == Weak::OnlyForNothing && state.part.checkpoint.is_some() && !state.part.is_restoring() {
+                let there = state.part.checkpoint.as_ref().map_or(NextOffset(0), |there| there.next);
+                return self.effects.push(Box::pin(async move { Outcome::NoSnapshot(there) }));
+            }
         }
         self.effects.push(Box::pin(self.doer.clone().perform(effect)));
     }

@@ -204,6 +204,11 @@ impl State {
         self.late.clear();
     }
 
+    /// Of the documents' topic.
+    pub fn end_of_documents(&self) -> u64 {
+        self.documents.last().map_or(0, |record| record.offset + 1)
+    }
+
     pub fn end(&self) -> u64 {
         self.records.last().map_or(0, |record| record.offset + 1)
     }

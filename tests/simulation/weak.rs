@@ -46,10 +46,12 @@ pub enum Weak {
     LostInRestore,
     /// Reading begins behind the last record applied.
     ReadBehind,
+    /// A snapshot is asked for only where the store has nothing at all.
+    OnlyForNothing,
 }
 
 impl Weak {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NoCompare,
         Self::OffsetOnly,
         Self::NoDigest,
@@ -70,6 +72,7 @@ impl Weak {
         Self::GapUnnamed,
         Self::LostInRestore,
         Self::ReadBehind,
+        Self::OnlyForNothing,
     ];
 
     /// What must happen often, for the rule to matter at all: once in so many steps.
@@ -87,6 +90,7 @@ impl Weak {
             (Self::MarkerEarly, Event::Flush) => Some(150),
             (Self::LostInRestore, Event::Lose | Event::Flush) => Some(40),
             (Self::LostInRestore, Event::Snapshot | Event::Retain) => Some(20),
+            (Self::OnlyForNothing, Event::Rollback | Event::Snapshot | Event::Retain) => Some(20),
             (Self::AnyIntent, Event::Replay) => Some(6),
             (Self::AnyIntent, Event::Rebalance) => Some(40),
             _ => None,

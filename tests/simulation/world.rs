@@ -94,6 +94,8 @@ pub(super) struct World {
     pub(super) any_forgotten: bool,
     /// Documents that were made without their beginning, which nobody could know.
     pub(super) guessed: BTreeSet<Entity>,
+    /// What a projector did that it should not have.
+    pub(super) wrong: Option<String>,
     /// What was looked at last, and documents that were right then.
     pub(super) checked: u64,
     pub(super) right: BTreeMap<Entity, Vec<u8>>,
@@ -180,6 +182,7 @@ impl World {
             any_version: false,
             any_forgotten: false,
             guessed: BTreeSet::new(),
+            wrong: None,
             checked: u64::MAX,
             right: BTreeMap::new(),
             history: History::default(),
@@ -233,7 +236,11 @@ impl World {
                         self.note(&format!("projector {name}: {called}: {detail}"));
                     }
                 }
-                Said::Lost(from, to) => {
+                Said::Lost(from, to, looked_through) => {
+                    self.wrong = self
+                        .wrong
+                        .take()
+                        .or_else(|| self.had_snapshot((from, to), looked_through));
                     let state = self.sea.lock();
                     let topic_id = state.part.checkpoint.as_ref().map(|now| now.topic_id.as_str());
                     let oracle = match &mut self.former {

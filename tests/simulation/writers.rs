@@ -128,7 +128,7 @@ pub fn restored(sea: &Sea) -> Part {
         let opened = site.store.open(PARTITION, &site.owner, site.lease).await;
         assert!(opened.is_ok_and(|opened| opened.checkpoint.is_none()));
         let restored = restore(&site, &Source::Topic, &mut |_| {}).await;
-        assert!(restored.expect("a calm sea").is_some(), "there is a snapshot");
+        assert!(restored.expect("a calm sea").done().is_some(), "there is a snapshot");
     }));
     sea.lock().part.clone()
 }

@@ -74,8 +74,8 @@ pub struct Partition {
     reader_stops: u32,
     /// Batches that begin below go on however many dead letters they have: an operator said so.
     let_through: NextOffset,
-    /// There is no snapshot of what the store lost.
-    no_snapshot: bool,
+    /// There is no snapshot that is further on than this.
+    no_snapshot_past: Option<NextOffset>,
 }
 
 impl Partition {
@@ -94,7 +94,7 @@ impl Partition {
             read_behind: false,
             reader_stops: 0,
             let_through: NextOffset::START,
-            no_snapshot: false,
+            no_snapshot_past: None,
             setup,
         }
     }
@@ -188,6 +188,7 @@ impl Partition {
             Outcome::Renewed(checkpoint) => self.renewed(checkpoint.as_ref(), actions),
             Outcome::Rewound(rewound) => self.rewound(rewound, actions),
             Outcome::Restored(restored) => self.restored(restored, actions),
+            Outcome::NoSnapshot(past) => self.no_snapshot(past, actions),
             Outcome::Failed(..) => {}
         }
     }
@@ -299,8 +300,7 @@ impl Partition {
             Step::RewindTo(_) => {
                 return self.rewind(survey.good_mark, (called, step, detail), actions);
             }
-            // A log that is whole gives the event streams too, which snapshots do not have.
-            Step::RestoreOr(first) if first > NextOffset::START && !self.no_snapshot => return self.restore(actions),
+            Step::RestoreOr(first) if self.may_restore(first, &survey) => return self.restore(actions),
             Step::Finish if repairing::is_restore(&survey) => {
                 actions.push(Action::Recovered { called, step, detail });
                 return self.restore(actions);

@@ -70,18 +70,30 @@ impl Partition {
         });
     }
 
-    pub(super) fn restored(&mut self, restored: Option<Rewound>, actions: &mut Vec<Action>) {
-        let Some(restored) = restored else {
-            self.no_snapshot = true;
-            return self.recover(0, "there is no snapshot".to_owned(), actions);
-        };
+    /// Whether to ask for one. Not where the log is whole, which gives the event streams too: snapshots do not have them.
+    pub(super) fn may_restore(&self, first: NextOffset, survey: &Survey) -> bool {
+        let there = survey.checkpoint.as_ref().map(|checkpoint| checkpoint.next);
+        first > NextOffset::START && self.no_snapshot_past != Some(there.unwrap_or_default())
+    }
+
+    pub(super) fn no_snapshot(&mut self, past: NextOffset, actions: &mut Vec<Action>) {
+        self.no_snapshot_past = Some(past);
+        self.recover(0, "there is no snapshot".to_owned(), actions);
+    }
+
+    pub(super) fn restored(&mut self, restored: Rewound, actions: &mut Vec<Action>) {
         let (entities, next) = (restored.entities, restored.next);
-        actions.push(Action::Recovered {
-            called: Called::SinkLost,
-            step: Step::RestoreOr(next),
-            detail: format!(
-                "the store lost its documents; {entities} are restored from the snapshot, redoing from offset {next}"
+        let (called, lost) = match restored.over {
+            None => (Called::SinkLost, "the store lost its documents".to_owned()),
+            Some(at) => (
+                Called::SinkRolledBack,
+                format!("the store went back to offset {at}, which the log does not reach any more"),
             ),
+        };
+        actions.push(Action::Recovered {
+            called,
+            step: Step::RestoreOr(next),
+            detail: format!("{lost}; {entities} documents are restored from the snapshot, redoing from offset {next}"),
         });
         self.rewound(restored, actions);
     }

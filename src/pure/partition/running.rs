@@ -355,7 +355,7 @@ impl Partition {
 
     pub(super) fn committed(&mut self, actions: &mut Vec<Action>) {
         self.trouble = None;
-        self.no_snapshot = false;
+        self.no_snapshot_past = None;
         let Phase::Running(running) = &mut self.phase else {
             return;
         };

@@ -120,7 +120,9 @@ pub enum Outcome {
     /// The documents are back at the mark, but for those that can be rebuilt from nothing.
     Rewound(Rewound),
     /// The documents are those of a snapshot; `None`: there is none.
-    Restored(Option<Rewound>),
+    Restored(Rewound),
+    /// There is no snapshot that is further on than this, which is where the store stands.
+    NoSnapshot(NextOffset),
     /// Not done, or not known to be.
     Failed(Effect, Failure),
 }
@@ -213,6 +215,8 @@ pub struct Rewound {
     pub entities: u64,
     /// Records read for it.
     pub records: u64,
+    /// Where the documents stood in whose place a snapshot was restored; `None`: there were none.
+    pub over: Option<NextOffset>,
     /// Entities left as they were: neither log nor snapshot has their beginning.
     pub left: Vec<Entity>,
     /// Documents that were lost or spoilt while a snapshot was restored, and why: each time all began again.

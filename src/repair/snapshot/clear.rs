@@ -13,6 +13,8 @@ use crate::pure::snapshot::Marker;
 
 /// How the token goes on behind its kind while what is there is taken away.
 pub(super) const CLEARING: &str = "clear-";
+/// And then, before the offset, where documents stood that the snapshot takes the place of.
+const OVER: &str = "over-";
 
 /// The checkpoint before the first document: what the marker counted is counted, and no document is there.
 pub(super) fn begin_at(marker: &Marker) -> Checkpoint {
@@ -24,11 +26,18 @@ pub(super) fn begin_at(marker: &Marker) -> Checkpoint {
     }
 }
 
+/// What a token says of where the documents stood.
+pub(super) fn told_over(token: &str) -> Option<NextOffset> {
+    let (_, told) = token.split_once(OVER)?;
+    let (at, _) = told.split_once('-')?;
+    at.parse().ok().map(NextOffset)
+}
+
 impl Work<'_> {
     /// Takes away all documents, and begins at the marker.
     pub(super) async fn clear(&mut self, expected: Option<&Checkpoint>) -> Result<(), RepairError> {
         let (site, start) = (self.site, begin_at(&self.marker));
-        self.token = format!("{}{CLEARING}{:016x}", self.kind, rand::random::<u64>());
+        self.token = self.new_token(CLEARING);
         self.write(Batch::new(None, start.clone()), expected).await?;
         loop {
             for kind in Kind::ALL {
@@ -52,9 +61,15 @@ impl Work<'_> {
         batch.unparked = waited.filter(|entity| !self.parked.contains_key(entity)).collect();
         self.ahead.clear();
         (self.documents, self.records) = (0, 0);
-        self.token = format!("{}{:016x}", self.kind, rand::random::<u64>());
+        self.token = self.new_token("");
         let cleared = self.current.clone();
         self.write(batch, Some(&cleared)).await
+    }
+
+    /// It says where the documents stood, to whoever finishes this.
+    fn new_token(&self, stage: &str) -> String {
+        let over = self.over.map_or_else(String::new, |at| format!("{OVER}{at}-"));
+        format!("{}{stage}{over}{:016x}", self.kind, rand::random::<u64>())
     }
 
     async fn clear_some(&mut self, kind: Kind) -> Result<bool, RepairError> {

@@ -2,6 +2,7 @@
 //! Written behind the commits, by whoever owns the partition; read when the store has nothing.
 //! Source: fuzzy checkpoints of ARIES: a marker says "as of here, and some are further on".
 
+mod begun;
 mod clear;
 mod file;
 mod level;
@@ -11,7 +12,8 @@ mod source;
 mod tail;
 mod write;
 
+pub use self::begun::{Restored, Restoring, is_begun};
 pub use self::file::write_file;
-pub use self::restore::{Restored, is_begun, restore};
+pub use self::restore::restore;
 pub use self::source::{Source, lookup, written_up_to};
 pub use self::write::{Round, Snapshots};

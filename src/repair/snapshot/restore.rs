@@ -1,4 +1,5 @@
-//! Restore: an empty partition gets the documents of a snapshot, exactly as of one place of the log.
+//! Restore: a partition without documents, or with such as the log does not reach any more, gets those of a snapshot,
+//! exactly as of one place of the log.
 //! In: a snapshot. Out: documents, and a checkpoint whose redo is to be picked up by whoever projects next.
 //! Documents of a snapshot are as of its marker, and some are further on (it was written beside a live projector): the
 //! log's records up to the furthest are applied here, so that all are as of one place and the counts are exact.
@@ -11,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::rewind::refused;
 use super::super::site::{Lease, RepairError, Site, now};
 use super::super::survey::last_record_of;
-use super::clear::{CLEARING, begin_at};
+use super::begun::{Restored, Restoring, is_restore, nothing, unfinished};
+use super::clear::{CLEARING, begin_at, told_over};
 use super::source::{Found, Pieces, Source};
 use super::tail::newest;
 use crate::log::Bounds;
@@ -31,40 +33,27 @@ pub(super) const CHUNK: usize = 1000;
 /// How often it begins again by itself.
 const AGAIN_MAX: usize = 3;
 
-/// What was restored.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// The redo goes on here.
-    pub next: NextOffset,
-    /// Documents.
-    pub documents: u64,
-    /// Records applied to bring all documents to one place.
-    pub records: u64,
-    /// Entities whose documents are as of an earlier place, or missing: parked.
-    pub aside: Vec<Entity>,
-    /// Documents that were lost or spoilt meanwhile, and why: each time all began again.
-    pub disturbed: Vec<(Entity, &'static str)>,
-}
-
-/// Restores a partition that has no checkpoint, under the site's lease, or finishes what was begun.
-/// `None`: there is no snapshot that this log vouches for; nothing was written.
+/// Restores a partition, under the site's lease, or finishes what was begun. One that has documents as of a place below
+/// the log's first record gets those of a snapshot that is further on: nothing else brings them there.
 ///
 /// # Errors
-/// `Store`, `Log`: call again; what is done so far counts.
+/// `Store`, `Log`: call again; what is done so far counts. `Refused`: the log has what its documents lack.
 pub async fn restore(
     site: &Site,
     source: &Source,
     told: &mut (dyn FnMut(u64) + Send),
-) -> Result<Option<Restored>, RepairError> {
+) -> Result<Restoring, RepairError> {
     let topic = site.log.topic().await?;
     let bounds = site.log.bounds(site.partition).await?;
     let fits = |marker: &Marker| {
         let of = &marker.checkpoint;
         of.partitions == topic.partitions && of.may_be_of(&topic.id)
     };
-    let begun = is_begun(site).await?;
+    let there = site.store.checkpoint(site.partition).await?;
+    let there = there.map(|there| site.ours(there)).transpose()?;
+    let begun = there.as_ref().is_some_and(is_restore);
     let Some(marker) = newest(&*site.log, site.partition, source, fits).await?.marker else {
-        return nothing(site, begun);
+        return nothing(site, there.as_ref());
     };
     let last = last_record_of(
         &*site.log,
@@ -75,7 +64,11 @@ pub async fn restore(
     .await?;
     if marker.next() > bounds.end || last == LastRecord::Differs {
         tracing::warn!(partition = %site.partition, at = %marker.next(), "the log was cut below the snapshot: not used");
-        return nothing(site, begun);
+        return nothing(site, there.as_ref());
+    }
+    let is_in_vain = |there: &Checkpoint| there.next < bounds.first && !is_further(&marker, there);
+    if !begun && there.as_ref().is_some_and(is_in_vain) {
+        return nothing(site, there.as_ref());
     }
     let mut work = Work::begin(site, source, marker, bounds, topic.partitions).await?;
     let mut disturbed = Vec::new();
@@ -89,36 +82,16 @@ pub async fn restore(
             }
             other => {
                 other?;
-                return work.finish(disturbed).await.map(Some);
+                return work.finish(disturbed).await.map(Restoring::Done);
             }
         }
     }
 }
 
-/// Whether a restore is under way.
-///
-/// # Errors
-/// The store does not answer.
-pub async fn is_begun(site: &Site) -> Result<bool, RepairError> {
-    let found = site.store.checkpoint(site.partition).await?;
-    let checkpoint = found.map(|found| site.ours(found)).transpose()?;
-    let intent = checkpoint.map(|checkpoint| Intent::parse(&checkpoint.intent));
-    Ok(matches!(intent, Some(Ok(Some(Intent::Restore { .. })))))
-}
-
-/// No snapshot: that is no harm, unless a restore was begun.
-fn nothing(site: &Site, begun: bool) -> Result<Option<Restored>, RepairError> {
-    if begun { Err(unfinished(site).into()) } else { Ok(None) }
-}
-
-fn unfinished(site: &Site) -> StoreError {
-    StoreError::Corrupt {
-        partition: site.partition,
-        what: "the checkpoint's intent".to_owned(),
-        detail: "a restore was begun from a snapshot that is not at hand; `khala restore` from the same source \
-                 finishes it"
-            .to_owned(),
-    }
+/// Whether a snapshot is of the same log as these documents, and further on.
+fn is_further(marker: &Marker, there: &Checkpoint) -> bool {
+    let of = &marker.checkpoint;
+    there.may_be_of(&of.topic_id) && there.partitions == of.partitions && there.next < of.next
 }
 
 /// A document that is further on than the marker: the log must have its last record.
@@ -134,6 +107,8 @@ pub(super) struct Work<'a> {
     pub(super) bounds: Bounds,
     pub(super) marker: Marker,
     pub(super) current: Checkpoint,
+    /// See [`Restored`].
+    pub(super) over: Option<NextOffset>,
     /// How tokens begin.
     pub(super) kind: &'static str,
     pub(super) token: String,
@@ -166,6 +141,7 @@ impl<'a> Work<'a> {
             },
             bounds,
             current: begin_at(&marker),
+            over: None,
             kind,
             token: String::new(),
             marker,
@@ -181,6 +157,7 @@ impl<'a> Work<'a> {
         let found = site.ours(found)?;
         match Intent::parse(&found.intent) {
             Ok(Some(Intent::Restore { token })) if token.starts_with(kind) => {
+                work.over = told_over(&token);
                 (work.token, work.current) = (token, found.clone());
                 if work.token[kind.len()..].starts_with(CLEARING) {
                     work.clear(Some(&found)).await?;
@@ -190,8 +167,18 @@ impl<'a> Work<'a> {
                 Ok(work)
             }
             Ok(Some(Intent::Restore { .. })) => Err(unfinished(site).into()),
+            Ok(intent) if !intent.as_ref().is_some_and(Intent::is_under_way) && work.is_below_the_log(&found) => {
+                work.over = Some(found.next);
+                work.clear(Some(&found)).await?;
+                Ok(work)
+            }
             _ => Err(refused(site, Some(found)).into()),
         }
+    }
+
+    /// Whether nothing but the snapshot brings these documents further: the log has forgotten what they lack.
+    fn is_below_the_log(&self, found: &Checkpoint) -> bool {
+        found.next < self.bounds.first && is_further(&self.marker, found)
     }
 
     async fn write_all(&mut self, source: &Source, told: &mut (dyn FnMut(u64) + Send)) -> Result<(), RepairError> {
@@ -359,6 +346,7 @@ impl<'a> Work<'a> {
             documents: self.documents,
             records: self.records,
             aside: self.parked.into_keys().collect(),
+            over: self.over,
             disturbed,
         })
     }
