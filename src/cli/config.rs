@@ -7,11 +7,13 @@ use super::door::{Door, setup_exit};
 use super::exit::{Exit, Failure};
 use crate::access::AccessError;
 use crate::config::read_tokens;
+use crate::log::kafka::check_properties;
 
 pub(super) async fn check(connect: bool, context: &Context) -> Result<Exit, Failure> {
     if let Some(path) = &context.settings.token_file {
         read_tokens(path).map_err(Failure::usage)?;
     }
+    check_properties(&context.settings.kafka).map_err(|error| Failure::usage(error.to_string()))?;
     let rows = context.loaded.rows();
     let lines = if connect { try_out(context).await? } else { Vec::new() };
     let out = context.out;

@@ -54,6 +54,9 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
     request.extensions_mut().insert(id.clone());
     let mut answer = if preflight {
         StatusCode::NO_CONTENT.into_response()
+    } else if let Some(coding) = coding(request.headers()) {
+        let message = format!("content-encoding {coding:?}: send the body as it is");
+        HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message).into_response()
     } else {
         tokio::time::timeout(DEADLINE, next.run(request))
             .await
@@ -101,6 +104,12 @@ fn weaken_tag(headers: &mut HeaderMap) {
     if let Some(weak) = weak.and_then(|tag| HeaderValue::from_str(&tag).ok()) {
         headers.insert(header::ETAG, weak);
     }
+}
+
+/// How a request's body is coded, if it is.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    let coding = headers.get(header::CONTENT_ENCODING)?.to_str().unwrap_or("?").trim();
+    (!coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).then(|| coding.to_owned())
 }
 
 fn given_id(headers: &HeaderMap) -> Option<String> {

@@ -9,7 +9,7 @@ use super::compare::{Allow, assert_exact};
 use super::world::World;
 use crate::reference::place::partition_of;
 use crate::support::guarded::temp_dir;
-use crate::support::khala::{Cluster, Khala, run, run_unread};
+use crate::support::khala::{Cluster, Khala, bare_run, run, run_unread};
 use crate::support::redis_server::Keeps;
 use crate::support::wait::{eventually_true, seconds};
 
@@ -145,6 +145,14 @@ fn exit_codes_tell_usage_from_absence_from_an_outage() {
     };
     let output = run(&nowhere, &["publish"], GOOD[0]);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
+    let checked = |property: &str| {
+        let words = ["config", "check"].map(str::to_owned);
+        bare_run(&words, &[(format!("KHALA_KAFKA__{property}"), "1".to_owned())])
+    };
+    assert_eq!(code(&checked("LINGER_MS")), 0);
+    let output = checked("ACKS");
+    assert_eq!(code(&output), 2, "what khala promises rests on it");
+    assert!(stderr(&output).contains("acks"), "{}", stderr(&output));
 }
 
 #[test]

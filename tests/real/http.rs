@@ -118,6 +118,9 @@ fn one_bad_event_refuses_the_whole_request_and_nothing_is_written() {
         good.as_bytes(),
     );
     assert_eq!((text.status, text.code().as_str()), (415, "unsupported_media_type"));
+    let coding = ("content-encoding", "gzip");
+    let coded = post(khala.http(), "/v1/events", &[ONE, coding], good.as_bytes());
+    assert_eq!((coded.status, coded.code().as_str()), (415, "unsupported_media_type"));
     let query = post(khala.http(), "/v1/events?wait=for-it", &[ONE], good.as_bytes());
     assert_eq!((query.status, query.code().as_str()), (400, "bad_query"));
     assert_eq!(written(&world), 0, "nothing of all that is in the log");

@@ -85,6 +85,14 @@ pub struct KafkaLog {
     partitions: tokio::sync::Mutex<Option<(u32, Instant)>>,
 }
 
+/// Whether these properties are the user's to set.
+///
+/// # Errors
+/// `Refused`: what khala promises rests on one, or it is set from elsewhere.
+pub fn check_properties(properties: &BTreeMap<String, String>) -> Result<(), LogError> {
+    properties::check(properties)
+}
+
 impl KafkaLog {
     /// A log that connects when it is first used.
     ///
