@@ -88,10 +88,10 @@ fn audit_line(audit: &AuditStatus) -> String {
         .map_or_else(String::new, |done| format!("   at work: {:.0} %", done * 100.0));
     match &audit.last_at {
         Some(at) => format!(
-            "audit: {} documents, {} drifted, ended {at}{now}",
+            "audit in the background: {} documents, {} drifted, ended {at}{now}",
             audit.documents, audit.drifted
         ),
-        None => format!("audit: none has ended yet{now}"),
+        None => format!("audit in the background: none has ended yet{now}"),
     }
 }
 

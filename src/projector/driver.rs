@@ -223,6 +223,11 @@ impl Driver {
             info!(%partition, because, "comparing log and store anew");
         }
         if attempt == 1 || (attempt > 1 && attempt.is_power_of_two()) {
+            let because = if because.is_empty() {
+                "it has not come to its end"
+            } else {
+                because
+            };
             warn!(%partition, attempt, because, effect = name(&effect), "trying again");
         }
         let (doer, epoch, board) = (self.doer.clone(), self.epoch, Arc::clone(&self.shared.board));
