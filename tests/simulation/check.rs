@@ -141,7 +141,7 @@ impl World {
         let (part, mut right, mut guessed) = (&state.part, Vec::new(), Vec::new());
         let version = part.checkpoint.as_ref().map_or(Version::One, Version::of);
         for (entity, (json, beside)) in &part.documents {
-            let excused = part.damaged.contains(entity) || part.gone.contains(entity);
+            let excused = part.damaged.contains(entity) || part.gone.contains_key(entity);
             if excused || self.right.get(entity) == Some(json) {
                 continue;
             }

@@ -10,6 +10,7 @@ use khala::store::{
     Batch, Expiring, Heal, HealEntry, Healed, Leaves, Opened, Owner, Peeked, StoreError, Stored, StreamEntry,
 };
 
+use super::oracle::{first_offset_of, hash_of};
 use super::sea::PARTITION;
 use super::weak::Weak;
 
@@ -32,8 +33,8 @@ pub struct Part {
     pub counted: BTreeMap<Entity, u128>,
     /// And for those that expired and left nothing.
     pub forgotten: u128,
-    /// Which those are, and which expired at all.
-    pub gone: BTreeSet<Entity>,
+    /// Which those are, with what is counted and their last places, and which expired at all.
+    pub gone: BTreeMap<Entity, (u128, Offset)>,
     pub ever_expired: BTreeSet<Entity>,
     /// It came from a snapshot, which has no event streams.
     pub restored: bool,
@@ -255,6 +256,12 @@ impl Part {
         for write in &batch.documents {
             let state = write.state.as_ref().map(|range| batch.text(range).to_vec());
             let json = batch.text(&write.json).to_vec();
+            // Who has one in memory that has gone goes on from there: nothing of it is forgotten.
+            if let Some((hash, last)) = self.gone.get_mut(&write.entity)
+                && first_offset_of(&json).is_some_and(|first| first <= last.0)
+            {
+                self.forgotten = self.forgotten.wrapping_sub(std::mem::take(hash));
+            }
             self.put(&write.entity, write.offset, (json, state));
         }
     }
@@ -298,7 +305,7 @@ impl Part {
                 Leaves::Nothing => {
                     let counted = self.counted.get(entity).copied().unwrap_or(0);
                     self.forgotten = self.forgotten.wrapping_add(counted);
-                    self.gone.insert(entity.clone());
+                    self.gone.insert(entity.clone(), (counted, one.last));
                     self.take_out(entity);
                 }
             }
@@ -380,14 +387,4 @@ impl Part {
             .map(|checkpoint| Intent::parse(&checkpoint.intent));
         matches!(intent, Some(Ok(Some(intent))) if intent.is_under_way())
     }
-}
-
-/// The first 16 bytes of a document's hash, as it says itself.
-fn hash_of(json: &[u8]) -> u128 {
-    const BEFORE: &str = "\"summary_hash\":\"sha256:";
-    let text = String::from_utf8_lossy(json);
-    let digits = text.split(BEFORE).nth(1).and_then(|rest| rest.get(..32));
-    digits
-        .and_then(|digits| u128::from_str_radix(digits, 16).ok())
-        .unwrap_or(0)
 }
