@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::unconstrained;
 
 use super::address::{Target, target, without_secrets};
+use super::slow::Slow;
 use crate::store::StoreError;
 
 /// Lanes for batches; the partition's number chooses.
@@ -25,8 +26,6 @@ pub(super) const BATCH_LANES: usize = 4;
 /// What a store is believed to take at least, in bytes a second: a large batch gets so much longer to be answered.
 /// Without that, one too large for `store_timeout` would be sent again and again.
 const SLOWEST: u64 = 256 * 1024;
-/// How long there are no transactions after one that took too long.
-const SLOW_FOR: Duration = Duration::from_mins(1);
 /// A part of what is sent in parts: it stays in a core's cache while it is copied on its way out.
 const PART_BYTES: u64 = 256 * 1024;
 /// Parts under way at once.
@@ -70,8 +69,8 @@ pub(super) struct Connections {
     held: Vec<Mutex<Option<MultiplexedConnection>>>,
     /// Whether transactions were found not to be had.
     only_scripts: AtomicBool,
-    /// When one took too long, for the last time.
-    slow: std::sync::Mutex<Option<Instant>>,
+    /// Those that took too long.
+    slow: std::sync::Mutex<Slow>,
 }
 
 /// A connection that is its holder's alone. Dropped before it is given back, it is closed.
@@ -233,16 +232,24 @@ impl Connections {
     }
 
     fn has_transactions(&self) -> bool {
-        let slow = *self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         !matches!(self.target, Target::Cluster(_))
             && !self.only_scripts.load(Ordering::Relaxed)
-            && slow.is_none_or(|since| since.elapsed() >= SLOW_FOR)
+            && self.slow().is_over(Instant::now())
+    }
+
+    fn slow(&self) -> std::sync::MutexGuard<'_, Slow> {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A transaction took too long: there are none for a while.
     pub(super) fn too_slow(&self, time: Duration) -> StoreError {
-        *self.slow.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.slow().too_slow(Instant::now());
         self.away(format!("no answer to a transaction within {time:?}"))
+    }
+
+    /// A transaction went through in time.
+    pub(super) fn in_good_time(&self) {
+        self.slow().went_through(Instant::now());
     }
 
     /// Whether this server, or this user's rights, know no transactions; from then on there are none.

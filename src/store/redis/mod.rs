@@ -18,6 +18,7 @@ mod read;
 mod remove;
 mod reply;
 mod script;
+mod slow;
 mod survey;
 mod transaction;
 

@@ -59,6 +59,7 @@ impl RedisStore {
             match self.guarded(&mut held, partition, owner, batch).await {
                 Ok(written) => {
                     held.give_back();
+                    self.connections.in_good_time();
                     Ok(written)
                 }
                 Err(Failed::Transaction(error)) if must_reconnect(&error) => Err(self.connections.explain(&error)),
