@@ -177,6 +177,7 @@ impl World {
         let old = state.instants[at].clone();
         let newest = std::mem::replace(&mut state.part, old);
         drop(state);
+        self.expired_before.extend(newest.ever_expired.iter().cloned()); // a snapshot has what was made anew since
         if comes_back {
             self.comes_back = Some((back_at, newest));
         }

@@ -6,7 +6,7 @@ use crate::pure::batch::{Batch, Stored};
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::entity::Entity;
 use crate::pure::partition::Failure;
-use crate::pure::place::Offset;
+use crate::pure::place::{NextOffset, Offset};
 
 #[derive(Clone, Default)]
 pub struct StoreState {
@@ -38,6 +38,14 @@ impl StoreState {
         self.parked.extend(batch.parked.iter().cloned());
         self.checkpoint = Some(batch.checkpoint.clone());
         Ok(())
+    }
+
+    /// Where it stands.
+    pub fn next(&self) -> NextOffset {
+        self.checkpoint
+            .as_ref()
+            .map(|checkpoint| checkpoint.next)
+            .unwrap_or_default()
     }
 
     pub fn load(&self, entity: &Entity) -> Stored {

@@ -275,7 +275,7 @@ impl World {
                 Err(failure) => Outcome::Failed(effect.clone(), failure),
             },
             Effect::Rewind { .. } => panic!("no mark is ever good here"),
-            Effect::Restore => Outcome::NoSnapshot(NextOffset::START),
+            Effect::Restore => Outcome::NoSnapshot(self.store.next()),
             Effect::Renew => Outcome::Renewed(self.store.checkpoint.clone()),
         }
     }
