@@ -119,7 +119,8 @@ impl<'a> Work<'a> {
         let intent = Intent::parse(&current.intent).map_err(|error| unknown(site, &error.to_string()))?;
         let (begun, target, token) = match (intent, to) {
             (Some(Intent::Rewind { mark, token }), _) => (true, *mark, token),
-            (Some(Intent::Restore { .. }), _) => return Err(unknown(site, "a restore is under way").into()),
+            // Of a store that went back since it was asked: whoever surveys it anew finishes that.
+            (Some(Intent::Restore { .. }), _) => return Err(refused(site, Some(current)).into()),
             (_, None) => return Ok(None),
             // Done, and nobody was told: the mark may be of a time in which entities were parked that no longer are.
             (Some(Intent::Rewound { .. }), Some(mark)) if is_at(&current, mark) => return Ok(None),

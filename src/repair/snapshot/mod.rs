@@ -1,5 +1,5 @@
 //! Snapshots: documents beside the log, so that a lost store and a log that retention has cut are still no loss.
-//! Written behind the commits, by whoever owns the partition; read when the store has nothing.
+//! Written behind the commits, by whoever owns the partition; read when the store has nothing, or nothing that the log reaches.
 //! Source: fuzzy checkpoints of ARIES: a marker says "as of here, and some are further on".
 
 mod begun;
