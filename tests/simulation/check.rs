@@ -106,6 +106,12 @@ impl World {
         partly.count()
     }
 
+    /// Whether a restore that was begun may find its snapshot no more: another version has written its own over it, and the
+    /// store went back to where it was under way.
+    pub(super) fn may_lack_snapshot(&self) -> bool {
+        self.two_versions() && self.any_put_back
+    }
+
     /// Whether events were given up that a snapshot had, below that end of the documents' topic.
     pub(super) fn had_snapshot(&self, (from, to): (u64, u64), end: u64) -> Option<String> {
         if self.any_cut || self.any_version || self.two_versions() || self.former.is_some() {
@@ -125,7 +131,7 @@ impl World {
                 None => true,
                 Some("log_replaced") => self.any_cut || self.former.is_some(),
                 Some("projection_version_changed") => self.any_version || self.two_versions(),
-                Some("document_corrupt") => self.any_cut || self.former.is_some(), // a restore whose snapshot was of a log that is no more
+                Some("document_corrupt") => self.any_cut || self.former.is_some() || self.may_lack_snapshot(),
                 Some(_) => false,
             };
             if !allowed {

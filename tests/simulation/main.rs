@@ -103,6 +103,7 @@ const RAISED: &[(Weak, u64)] = &[
     (Weak::OnlyForNothing, 4_370_226_890_267),
     (Weak::OnlyForNothing, 2_237_067_269_392),
     (Weak::OnlyForNothing, 2_421_459_507_884),
+    (Weak::OnlyForNothing, 3_868_063_368_429),
 ];
 const FIRST: u64 = 20;
 const FRESH: u64 = 12;
