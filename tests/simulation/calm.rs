@@ -126,7 +126,7 @@ impl World {
             let state = self.sea.lock();
             let there =
                 |now: &Checkpoint| now.next.0 == state.end() && now.intent.is_empty() && now.topic_id == state.topic_id;
-            let there = state.part.checkpoint.as_ref().is_some_and(there);
+            let there = state.part.checkpoint.as_ref().map_or(state.end() == 0, there); // nothing of nothing is all
             let held = self.projectors[0].is_held().is_some();
             held_for = if held { held_for + 1 } else { 0 };
             let held = held_for > HELD_STEPS; // it looks again now and then

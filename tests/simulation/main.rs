@@ -99,6 +99,7 @@ const RAISED: &[(Weak, u64)] = &[
     (Weak::LostInRestore, 2_705_760_317_198),
     (Weak::LostInRestore, 3_064_812_953_498),
     (Weak::LostInRestore, 2_854_643_968_320),
+    (Weak::LostInRestore, 2_640_449_076_528),
     (Weak::OnlyForNothing, 3_947_502_081_707),
     (Weak::OnlyForNothing, 4_370_226_890_267),
     (Weak::OnlyForNothing, 2_237_067_269_392),
