@@ -224,7 +224,7 @@ impl Driver {
         }
         if attempt == 1 || (attempt > 1 && attempt.is_power_of_two()) {
             let because = if because.is_empty() {
-                "it has not come to its end"
+                "a step before it failed"
             } else {
                 because
             };

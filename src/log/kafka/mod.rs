@@ -27,6 +27,7 @@ use rdkafka::producer::{FutureProducer, Producer};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 pub use self::bare::{BareProducer, Drained, drain, forget, remove_group, remove_topics};
+pub use self::properties::check as check_properties;
 
 use self::client::{FetchContext, MemberContext, QuietContext, SendContext};
 use self::errors::explain;
@@ -83,14 +84,6 @@ pub struct KafkaLog {
     member: Current,
     reports: Arc<Reports>,
     partitions: tokio::sync::Mutex<Option<(u32, Instant)>>,
-}
-
-/// Whether these properties are the user's to set.
-///
-/// # Errors
-/// `Refused`: what khala promises rests on one, or it is set from elsewhere.
-pub fn check_properties(properties: &BTreeMap<String, String>) -> Result<(), LogError> {
-    properties::check(properties)
 }
 
 impl KafkaLog {

@@ -93,7 +93,10 @@ pub(super) enum Client {
 }
 
 /// Refuses properties that are not the user's to set.
-pub(super) fn check(properties: &BTreeMap<String, String>) -> Result<(), LogError> {
+///
+/// # Errors
+/// `Refused`: what khala promises rests on one, or it is set from elsewhere.
+pub fn check(properties: &BTreeMap<String, String>) -> Result<(), LogError> {
     for (name, value) in properties {
         if let Some((_, ours, _)) = OURS.iter().find(|(ours, _, _)| ours == name)
             && value != ours

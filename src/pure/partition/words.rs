@@ -119,7 +119,7 @@ pub enum Outcome {
     Renewed(Option<Checkpoint>),
     /// The documents are back at the mark, but for those that can be rebuilt from nothing.
     Rewound(Rewound),
-    /// The documents are those of a snapshot; `None`: there is none.
+    /// The documents are those of a snapshot.
     Restored(Rewound),
     /// There is no snapshot that is further on than this, which is where the store stands.
     NoSnapshot(NextOffset),

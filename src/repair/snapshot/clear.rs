@@ -1,4 +1,4 @@
-//! A restore begins with nothing: what lies there without a checkpoint, or of a try that lost a document, goes.
+//! A restore begins with nothing: what lies there without a checkpoint, below the log, or of a try that lost a document, goes.
 //! Invariant: until all is gone the token says so, and whoever finds it goes on with that; only then is anything counted.
 
 use super::super::rewind::refused;
