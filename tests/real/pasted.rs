@@ -14,7 +14,7 @@ use crate::support::redis_server::Keeps;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Page, beginning of a command, and why no test of this file runs it.
-const NOT_RUN: [(&str, &str, &str); 12] = [
+const NOT_RUN: [(&str, &str, &str); 13] = [
     (
         "README.md",
         "cargo run --release -- demo",
@@ -56,6 +56,11 @@ const NOT_RUN: [(&str, &str, &str); 12] = [
         "docs/performance.md",
         "benches/peers/run",
         "brings five other programs; run by hand",
+    ),
+    (
+        "docs/performance.md",
+        "scripts/flamegraph",
+        "needs perf, which few machines allow; run by hand",
     ),
     ("docs/tutorial.md", "", "tests/tutorial.rs"),
     ("docs/reference.md", "", "made from the code: it has no block to paste"),
