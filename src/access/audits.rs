@@ -92,7 +92,7 @@ impl Access {
     ///
     /// # Errors
     /// `BadRequest`: the order makes no sense. `NotFound`: neither log nor store know the entity. Log or store do not
-    /// answer; a rewind is under way.
+    /// answer; a rewind is under way in all that is to be audited.
     pub async fn audit(&self, order: &AuditOrder, watch: Watch<'_>) -> Result<AuditReport, AccessError> {
         order.check()?;
         self.ensure_there().await?;
@@ -104,13 +104,14 @@ impl Access {
             for row in &report.drift {
                 serving.metrics.drift(row.reason.name());
             }
-            if order.entity.is_none() && order.partition.is_none() && order.sample.is_none() {
+            let is_whole = order.entity.is_none() && order.partition.is_none() && order.sample.is_none();
+            if is_whole && report.skipped.is_empty() {
                 serving.metrics.audited(SystemTime::now());
             }
         }
         if order.repair {
             let repair = self.repair(&report, order.repair_max).await?;
-            report.clean = repair.left.is_empty() && repair.refused.is_none();
+            report.clean = repair.left.is_empty() && repair.refused.is_none() && report.skipped.is_empty();
             report.repair = Some(repair);
         }
         Ok(report)
@@ -142,7 +143,9 @@ impl Access {
             for row in &report.drift {
                 serving.metrics.drift(row.reason.name());
             }
-            serving.metrics.audited(SystemTime::now());
+            if report.skipped.is_empty() {
+                serving.metrics.audited(SystemTime::now());
+            }
         }
         Ok(report)
     }
@@ -196,7 +199,7 @@ impl Access {
                 ..PartitionAudit::default()
             });
         }
-        report.clean = report.drift.is_empty();
+        report.clean = report.is_clean();
         report.seconds = began.elapsed().as_secs_f64();
         Ok(report)
     }

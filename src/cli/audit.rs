@@ -41,7 +41,11 @@ pub(super) async fn run(args: AuditArgs, context: &Context) -> Result<Exit, Fail
     } else {
         print(context.out, &report);
     }
-    Ok(if report.clean { Exit::Done } else { Exit::Drift })
+    match report.passed_over() {
+        Some(words) if report.drift.is_empty() => Err(Failure::new(Exit::Failed, words)),
+        _ if report.clean => Ok(Exit::Done),
+        _ => Ok(Exit::Drift),
+    }
 }
 
 pub(super) fn show(bar: &ProgressBar, progress: AuditProgress) {
@@ -93,8 +97,11 @@ fn print(out: Out, report: &AuditReport) {
         report.seconds,
         report.memory_bytes as f64 / 1e6
     ));
+    if let Some(words) = report.passed_over().filter(|_| !report.drift.is_empty()) {
+        out.note(format!("khala: {words}"));
+    }
     match &report.repair {
-        None if report.clean => {}
+        None if report.drift.is_empty() => {}
         None => out.note("hint: `khala audit --repair` folds them anew from the log"),
         Some(_) if report.drift.is_empty() => out.line("nothing to repair"),
         Some(repair) => {

@@ -32,6 +32,22 @@ pub struct DriftRow {
     pub differences: Vec<Difference>,
 }
 
+impl AuditReport {
+    /// Whether nothing of what was asked for is known to be wrong, or is not known.
+    pub fn is_clean(&self) -> bool {
+        self.drift.is_empty() && self.skipped.is_empty()
+    }
+
+    /// What was passed over, in words; `None`: nothing.
+    pub fn passed_over(&self) -> Option<String> {
+        let each = self.skipped.iter();
+        let each: Vec<String> = each
+            .map(|it| format!("partition {}: {}", it.partition, it.why))
+            .collect();
+        (!each.is_empty()).then(|| format!("not compared: {}", each.join("; ")))
+    }
+}
+
 impl DriftRow {
     /// Whose document it is.
     pub fn entity(&self) -> Option<Entity> {
@@ -58,17 +74,29 @@ pub struct PartitionAudit {
     pub verified: bool,
 }
 
+/// A partition that could not be compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SkippedPartition {
+    /// Which.
+    pub partition: u32,
+    /// Why, and what to do.
+    pub why: String,
+}
+
 /// What an audit found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AuditReport {
     /// Documents looked at.
     pub documents: u64,
-    /// Whether all of them are what the log says, and none is missing.
+    /// Whether all of them are what the log says, none is missing, and each partition could be compared.
     pub clean: bool,
     /// Those that are not.
     pub drift: Vec<DriftRow>,
     /// There were more than are listed: the audit stopped looking.
     pub truncated: bool,
+    /// Partitions that were passed over, for their documents are no state now: a rewind is under way.
+    #[serde(default)]
+    pub skipped: Vec<SkippedPartition>,
     /// What putting it right changes, field by field.
     pub changes: Summary,
     /// Documents whose first events are gone from the log.

@@ -13,6 +13,8 @@ use crate::pure::recovery::{LastRecord, other_version};
 pub(super) enum Standing {
     /// Nobody has projected it yet.
     Untouched,
+    /// Its documents are no state: why, and what to do.
+    Between(&'static str),
     /// Log and checkpoint belong together.
     Ready {
         /// The log's first offset.
@@ -36,7 +38,7 @@ pub(super) enum Standing {
 /// Compares checkpoint and log.
 ///
 /// # Errors
-/// Log or store do not answer; a rewind is under way.
+/// Log or store do not answer.
 pub(super) async fn standing(ground: &Ground, partition: PartitionId) -> Result<Standing, RepairError> {
     let (log, store) = (&*ground.log, &*ground.store);
     // Before the checkpoint: a group's offset follows it.
@@ -51,7 +53,9 @@ pub(super) async fn standing(ground: &Ground, partition: PartitionId) -> Result<
             },
         });
     };
-    check_intent(partition, &checkpoint)?;
+    if let Some(words) = between(&checkpoint) {
+        return Ok(Standing::Between(words));
+    }
     let bounds = log.bounds(partition).await?;
     let last = last_record_of(log, partition, &checkpoint, (bounds.first, bounds.end)).await?;
     let (reason, detail) = if !checkpoint.is_ours() {
@@ -89,7 +93,7 @@ pub(super) async fn standing(ground: &Ground, partition: PartitionId) -> Result<
 /// The log's first offset and the checkpoint, whatever they say of each other; `None`: nobody has projected it yet.
 ///
 /// # Errors
-/// As [`standing`].
+/// Log or store do not answer; a rewind is under way.
 pub(super) async fn within(
     ground: &Ground,
     partition: PartitionId,
@@ -123,14 +127,21 @@ pub(super) async fn check_topic(
     }
 }
 
-/// Whether documents are no state between two now.
+/// Refuses documents that are no state, but between two.
 pub(super) fn check_intent(partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), RepairError> {
-    let words = match Intent::parse(&checkpoint.intent) {
-        Ok(intent) if !intent.as_ref().is_some_and(Intent::is_under_way) => return Ok(()),
-        Ok(_) => {
-            "a rewind is under way; ask again when it is done: if nobody is at it, `khala serve` or the same replay ends it"
-        }
-        Err(_) => "the checkpoint's intent is none that this version knows; run the version that wrote it",
-    };
-    Err(RepairError::Refused(format!("partition {partition}: {words}")))
+    match between(checkpoint) {
+        None => Ok(()),
+        Some(words) => Err(RepairError::Refused(format!("partition {partition}: {words}"))),
+    }
+}
+
+/// Why documents are no state, but between two; `None`: they are one.
+fn between(checkpoint: &Checkpoint) -> Option<&'static str> {
+    match Intent::parse(&checkpoint.intent) {
+        Ok(intent) if !intent.as_ref().is_some_and(Intent::is_under_way) => None,
+        Ok(_) => Some(
+            "a rewind is under way; ask again when it is done: if nobody is at it, `khala serve` or the same replay ends it",
+        ),
+        Err(_) => Some("the checkpoint's intent is none that this version knows; run the version that wrote it"),
+    }
 }

@@ -51,8 +51,14 @@ fn tell(audited: &Result<AuditReport, AccessError>) {
         Err(error) => return warn!(%error, "the background audit was given up"),
     };
     let (documents, drifted, seconds) = (report.documents, report.drift.len(), report.seconds);
+    if let Some(words) = report.passed_over() {
+        warn!("the background audit had to pass something over, {words}");
+    }
     if report.clean {
         return info!(documents, seconds, "audited: all documents are what the log says");
+    }
+    if report.drift.is_empty() {
+        return;
     }
     warn!(
         documents,

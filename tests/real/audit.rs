@@ -196,6 +196,49 @@ fn a_repair_beyond_its_cap_changes_nothing_and_says_how_to_go_on() {
     assert_eq!(khala.term(), Some(0));
 }
 
+#[test]
+fn a_partition_that_is_between_two_states_is_passed_over_and_named() {
+    let mut world = World::new("audit-between", PARTITIONS, 4_000, Keeps::Dumps);
+    let khala = world.khala("one");
+    world.produce(4_000);
+    assert_exact(&world, Allow::default());
+    assert_eq!(khala.term(), Some(0));
+    let mut spoiler = Spoiler {
+        world: &world,
+        told: Told::new(),
+    };
+    let all = documents(&world);
+    let elsewhere = all.values().find(|copy| copy.partition == 2).expect("one of four");
+    spoiler.set(elsewhere, "{}", "document_corrupt");
+    let checkpoint = world.key(0, "checkpoint");
+    spoiler.ask(&["HSET", &checkpoint, "intent", "of a later version"]);
+    let (exit, found) = audit(&world, &[]);
+    assert_eq!((exit, told(&found)), (3, spoiler.told.clone()));
+    assert_eq!(found["skipped"][0]["partition"], json!(0));
+    assert_eq!(found["skipped"].as_array().map(Vec::len), Some(1));
+    let (exit, repaired) = audit(&world, &["--repair"]);
+    assert_eq!((exit, &repaired["clean"]), (3, &json!(false)), "{repaired}");
+    assert_eq!(repaired["repair"]["left"], json!([]));
+    let rest = run(&world.cluster, &["audit"], "");
+    let (said, errors) = (
+        String::from_utf8_lossy(&rest.stdout).into_owned(),
+        String::from_utf8_lossy(&rest.stderr).into_owned(),
+    );
+    assert_eq!(code(&rest), 1, "no drift, and not all is known");
+    assert!(
+        said.contains("partition 2") && errors.contains("not compared: partition 0"),
+        "{said}{errors}"
+    );
+    let alone = run(&world.cluster, &["audit", "--partition", "0"], "");
+    assert_eq!((code(&alone), alone.stdout.is_empty()), (1, true));
+    spoiler.ask(&["HSET", &checkpoint, "intent", ""]);
+    assert_eq!(audit(&world, &[]).0, 0);
+    let marks = || -> u64 { world.redis.ask(&["XLEN", &world.key(2, "checkpoints")]) };
+    let before = marks();
+    assert_eq!(audit(&world, &[]).0, 0);
+    assert_eq!(marks(), before, "what was said last is not said again");
+}
+
 /// One event of an entity, and where it must go.
 fn event(subject: &str, n: u64) -> Message {
     let value = json!({

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::super::entity::changes;
 use super::super::examine::{Begin, Examined, examine};
-use super::super::report::{DRIFT_MAX, DriftRow, PartitionAudit, drift_row};
+use super::super::report::{DRIFT_MAX, DriftRow, PartitionAudit, SkippedPartition, drift_row};
 use super::super::site::RepairError;
 use super::super::verdict::Verdict;
 use super::{Audit, Work};
@@ -51,6 +51,16 @@ impl Audit<'_> {
             parked: false,
             differences: Vec::new(),
         });
+    }
+
+    pub(super) fn pass_over(&mut self, partition: PartitionId, why: &str) {
+        let skipped = &mut self.report.skipped;
+        if !skipped.iter().any(|it| it.partition == partition.0) {
+            skipped.push(SkippedPartition {
+                partition: partition.0,
+                why: why.to_owned(),
+            });
+        }
     }
 
     pub(super) fn row(&mut self, partition: PartitionId) -> &mut PartitionAudit {
