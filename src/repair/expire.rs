@@ -14,12 +14,16 @@ use crate::pure::document::Document;
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::intent::Intent;
 use crate::pure::place::{NextOffset, PartitionId};
+use crate::pure::time::Time;
 use crate::store::{Expiring, Leaves, Stored};
 
 /// Entities looked at by one call.
 const PAGE: usize = 500;
 /// Late events' entities made anew in one round.
 const LATE_MAX: usize = 1_000;
+
+/// A record that is dated further ahead than clocks differ says nothing of those behind it.
+const AHEAD_MS: i64 = 5 * 60 * 1000;
 
 /// How long documents stay, and what else must have them.
 #[derive(Clone, Copy, Debug)]
@@ -97,10 +101,11 @@ impl Expiry {
             InSnapshot::NeedNot => checkpoint.next,
             InSnapshot::Must => written_up_to(&*ground.log, partition).await?.min(checkpoint.next),
         };
-        let until_ms = healer.now.ms().saturating_sub(keep.keep_ms);
+        let now_ms = healer.now.ms();
+        let until_ms = now_ms.saturating_sub(keep.keep_ms);
         let parked: BTreeSet<Entity> = parked.into_iter().collect();
         let documents = self
-            .take_away(ground, partition, (first, limit, until_ms), &parked)
+            .take_away(ground, partition, (first, limit), (until_ms, now_ms), &parked)
             .await?;
         self.forget(ground, partition, first).await?;
         Ok(Expired { documents, back })
@@ -149,7 +154,8 @@ impl Expiry {
         &mut self,
         ground: &Ground,
         partition: PartitionId,
-        (first, limit, until_ms): (NextOffset, NextOffset, i64),
+        (first, limit): (NextOffset, NextOffset),
+        (until_ms, now_ms): (i64, i64),
         parked: &BTreeSet<Entity>,
     ) -> Result<u64, RepairError> {
         let mut taken = 0;
@@ -169,7 +175,11 @@ impl Expiry {
                 let Ok((document, _)) = Document::parse(entity, partition, &json, state.as_deref()) else {
                     continue;
                 };
-                if document.updated_at().is_none_or(|at| at.ms() > until_ms) {
+                let updated_ms = document.updated_at().map(Time::ms);
+                if updated_ms.is_some_and(|at| at > now_ms + AHEAD_MS) {
+                    continue; // it stays until all is looked at anew
+                }
+                if updated_ms.is_none_or(|at| at > until_ms) {
                     young = Some(NextOffset(last.0));
                     break; // the index is in the order of the log's clock
                 }

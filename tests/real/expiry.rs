@@ -1,10 +1,13 @@
 //! Documents of runs that ended long ago are taken away, and nobody takes that for drift.
 
 use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
 
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
 use super::rebuild::documents;
+use super::web::event;
 use super::world::World;
 use crate::reference::place::partition_of;
 use crate::support::khala::{Khala, run};
@@ -147,5 +150,43 @@ fn what_the_log_forgets_is_gone_whole(world: &World, alive: &Documents, late: &s
     let _: String = world.redis.ask(&["FLUSHALL"]);
     khala.wait_recovery("sink_lost");
     wait_for(world, "snapshots bring all back, and those that ended go again", alive);
+    assert_eq!(khala.term(), Some(0));
+}
+
+/// A producer whose clock is ahead holds nobody else's documents up. (An hour is what a broker takes by default.)
+#[test]
+fn a_run_that_is_dated_ahead_stays_alone() {
+    let world = World::new("expiry-ahead", 1, 100, Keeps::Dumps);
+    let producer: BaseProducer = world.config().create().expect("a configuration");
+    let now_ms = i64::try_from(UNIX_EPOCH.elapsed().expect("after 1970").as_millis()).expect("for long");
+    let ahead_ms = now_ms + 50 * 60_000;
+    for (i, (run, timestamp_ms)) in [("before", now_ms), ("ahead", ahead_ms), ("behind", now_ms)]
+        .into_iter()
+        .enumerate()
+    {
+        let subject = format!("run/{run}");
+        let text = event(&subject, 1, "run.finished", r#"{"status":"succeeded"}"#);
+        let record = BaseRecord::to(&world.cluster.topic).key(&subject).payload(&text);
+        let sent = producer.send(record.timestamp(timestamp_ms));
+        sent.map_err(|(error, _)| error).expect("room in the queue");
+        producer.flush(seconds(60)).expect("the log takes it");
+        assert_eq!(world.read_back().len(), i + 1);
+    }
+    let khala = serve(&world, "one", "1s");
+    eventually("what ended long ago is gone", seconds(90), || {
+        let left: Vec<String> = documents(&world, &world.cluster.namespace).into_keys().collect();
+        if left == [":run_summary:ahead"] {
+            Ok(())
+        } else {
+            Err(left)
+        }
+    });
+    let report = audit(&world);
+    assert_eq!(
+        (&report["documents"], &report["expired"]),
+        (&1.into(), &2.into()),
+        "{report}"
+    );
+    no_drift(&khala);
     assert_eq!(khala.term(), Some(0));
 }
