@@ -9,40 +9,10 @@ use serde_json::value::RawValue;
 
 use super::{Access, AccessError, Led};
 use crate::pure::entity::{Entity, Kind};
-use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::time::Time;
-use crate::store::{ListQuery, Store};
 
 /// A heartbeat older than this is stale.
 const HEARTBEAT_FRESH_MS: i64 = 120_000;
-/// Documents read from a partition at once.
-const CHUNK: usize = 200;
-
-/// Which documents to list.
-#[derive(Clone, Debug)]
-pub struct ListRequest {
-    /// Runs or workers.
-    pub kind: Kind,
-    /// Only those of this status.
-    pub status: Option<String>,
-    /// Only those updated at or after this, by the log's clock.
-    pub since: Option<Time>,
-    /// At most this many.
-    pub limit: usize,
-    /// Where the page before ended.
-    pub cursor: Option<String>,
-    /// Only those whose subject begins so; empty: all.
-    pub scope: Vec<String>,
-}
-
-/// Some documents, the most recently updated first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Page {
-    /// The documents.
-    pub documents: Vec<Value>,
-    /// Where the next page begins; null if this is the last.
-    pub cursor: Option<String>,
-}
 
 /// One event of an entity's stream.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -121,41 +91,6 @@ impl Access {
         ))
     }
 
-    /// Documents of a kind, the most recently updated first.
-    ///
-    /// # Errors
-    /// The cursor is none; log or store do not answer.
-    pub async fn list(&self, request: &ListRequest, now_ms: i64) -> Result<Page, AccessError> {
-        let before = request.cursor.as_deref().map(read_cursor).transpose()?;
-        let mut found: Vec<(String, String, Value)> = Vec::new();
-        let led = self.led().await?;
-        for partition in self.partitions().await? {
-            for (is_other, store) in led.stores() {
-                let side = Side {
-                    led: &led,
-                    is_other,
-                    store: &**store,
-                };
-                list_partition(&side, partition, (request, before.as_ref()), &mut found).await?;
-            }
-        }
-        found.sort_by(|a, b| (&b.0, &b.1).cmp(&(&a.0, &a.1)));
-        let more = found.len() > request.limit;
-        found.truncate(request.limit);
-        let cursor = found
-            .last()
-            .filter(|_| more)
-            .map(|(updated_at, id, _)| format!("{updated_at}|{id}"));
-        let documents = found.into_iter().map(|(_, _, mut document)| {
-            add_heartbeat_state(&mut document, now_ms);
-            document
-        });
-        Ok(Page {
-            documents: documents.collect(),
-            cursor,
-        })
-    }
-
     /// Events of an entity's stream above `after`, waiting up to `wait` for a first one.
     ///
     /// # Errors
@@ -179,75 +114,6 @@ impl Access {
     }
 }
 
-/// One of the namespaces that a list is made of.
-struct Side<'a> {
-    led: &'a Led,
-    is_other: bool,
-    store: &'a dyn Store,
-}
-
-impl Side<'_> {
-    /// Whether readers get this document from here.
-    fn has(&self, kind: Kind, document: &Value) -> bool {
-        if self.led.is_own() {
-            return true;
-        }
-        let id = document[format!("{}_id", kind.name())].as_str().unwrap_or_default();
-        Entity::new(kind, id).is_some_and(|entity| self.led.is_away(&entity) == self.is_other)
-    }
-}
-
-/// Adds a partition's documents that fit, at most one more than asked for. Its index is ordered by offset, and
-/// so by the log's clock as far as that runs forward.
-async fn list_partition(
-    side: &Side<'_>,
-    partition: PartitionId,
-    (request, before): (&ListRequest, Option<&(String, String)>),
-    found: &mut Vec<(String, String, Value)>,
-) -> Result<(), AccessError> {
-    let since = request.since.map(|since| since.to_string()).unwrap_or_default();
-    let (mut skip, mut taken) = (0, 0);
-    loop {
-        let query = ListQuery {
-            kind: request.kind,
-            skip,
-            limit: CHUNK,
-        };
-        let chunk: Vec<(NextOffset, Vec<u8>)> = side.store.list(partition, &query).await?;
-        let last_chunk = chunk.len() < CHUNK;
-        for (_, json) in chunk {
-            // One bad document hides no other; reading it by its id tells what is wrong.
-            let Ok(document) = parse(&json) else { continue };
-            let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
-            let place = (text("updated_at"), text("document_id"));
-            let fits = request
-                .status
-                .as_ref()
-                .is_none_or(|status| document["status"] == status.as_str());
-            if !side.has(request.kind, &document) {
-                continue;
-            }
-            let seen = request.scope.is_empty() || in_scope(request, &place.1);
-            if place.0 < since || !fits || !seen || before.is_some_and(|before| place >= *before) {
-                continue;
-            }
-            found.push((place.0, place.1, document));
-            taken += 1;
-        }
-        if last_chunk || taken > request.limit {
-            return Ok(());
-        }
-        skip += CHUNK;
-    }
-}
-
-/// Whether the entity of a document is one of those asked for.
-fn in_scope(request: &ListRequest, document_id: &str) -> bool {
-    let id = document_id.split_once(':').map_or("", |(_, id)| id);
-    let subject = format!("{}/{id}", request.kind.name());
-    request.scope.iter().any(|begin| subject.starts_with(begin))
-}
-
 /// The document with what is added where it is read.
 #[must_use]
 pub fn with_heartbeat_state(mut document: Value, now_ms: i64) -> Value {
@@ -255,18 +121,12 @@ pub fn with_heartbeat_state(mut document: Value, now_ms: i64) -> Value {
     document
 }
 
-fn parse(json: &[u8]) -> Result<Value, AccessError> {
+pub(super) fn parse(json: &[u8]) -> Result<Value, AccessError> {
     serde_json::from_slice(json).map_err(|error| AccessError::Failed(format!("a stored document is no JSON: {error}")))
 }
 
-fn read_cursor(text: &str) -> Result<(String, String), AccessError> {
-    let parts = text.split_once('|').filter(|(_, id)| !id.is_empty());
-    let (updated_at, id) = parts.ok_or_else(|| AccessError::BadRequest(format!("cursor {text:?} is none of ours")))?;
-    Ok((updated_at.to_owned(), id.to_owned()))
-}
-
 /// How a worker's heartbeat looks from here: added where it is read, never stored.
-fn add_heartbeat_state(document: &mut Value, now_ms: i64) {
+pub(super) fn add_heartbeat_state(document: &mut Value, now_ms: i64) {
     if document["kind"] != Kind::Worker.document() {
         return;
     }

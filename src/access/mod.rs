@@ -8,6 +8,7 @@ mod dead_letters;
 mod documents;
 mod forecast;
 mod leading;
+mod listing;
 mod migrate;
 mod namespaces;
 mod open;
@@ -30,8 +31,9 @@ use serde::{Deserialize, Serialize};
 pub use self::audit_board::{AuditBoard, AuditStatus};
 pub use self::audits::{AuditOrder, EntityOrder, Watch, healer};
 pub use self::dead_letters::{DeadLetter, Header};
-pub use self::documents::{ListRequest, Page, StreamEvent, with_heartbeat_state};
+pub use self::documents::{StreamEvent, with_heartbeat_state};
 pub use self::leading::{Heard, Leading};
+pub use self::listing::{ListRequest, Page};
 pub use self::migrate::{Migration, migrate};
 pub use self::namespaces::NamespaceRow;
 pub use self::open::{

@@ -134,8 +134,8 @@ pub type Told<'a> = (Note, Option<&'a str>);
 pub struct ListQuery {
     /// Runs or workers.
     pub kind: Kind,
-    /// How many entities to skip.
-    pub skip: usize,
+    /// Only those whose last offset is below; `None`: all.
+    pub below: Option<Offset>,
     /// At most this many.
     pub limit: usize,
 }
@@ -326,7 +326,7 @@ pub trait Store: Send + Sync {
     async fn document(&self, partition: PartitionId, entity: &Entity) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Documents of one partition by descending last offset, with that offset; empty where the document is missing.
-    async fn list(&self, partition: PartitionId, query: &ListQuery) -> Result<Vec<(NextOffset, Vec<u8>)>, StoreError>;
+    async fn list(&self, partition: PartitionId, query: &ListQuery) -> Result<Vec<(Offset, Vec<u8>)>, StoreError>;
 
     /// An entity's accepted events with a seq above `after`, at most `limit`, waiting up to `wait`
     /// for a first one.

@@ -37,6 +37,7 @@ mod http_auth;
 mod http_limits;
 mod http_wire;
 mod identity;
+mod listing;
 mod metrics;
 mod migrate;
 mod observe;

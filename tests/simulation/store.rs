@@ -205,7 +205,7 @@ impl Store for SimStore {
         not_simulated()
     }
 
-    async fn list(&self, _: PartitionId, _: &ListQuery) -> Result<Vec<(NextOffset, Vec<u8>)>, StoreError> {
+    async fn list(&self, _: PartitionId, _: &ListQuery) -> Result<Vec<(Offset, Vec<u8>)>, StoreError> {
         not_simulated()
     }
 

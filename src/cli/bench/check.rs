@@ -55,10 +55,11 @@ async fn partition_documents(
     found: &mut [bool],
     outcome: &mut Outcome,
 ) -> Result<(), Failure> {
-    for page in 0.. {
+    let mut below = None;
+    loop {
         let query = ListQuery {
             kind: Kind::Run,
-            skip: page * PAGE,
+            below,
             limit: PAGE,
         };
         let listed = access.store.list(partition, &query).await.map_err(failed)?;
@@ -68,6 +69,7 @@ async fn partition_documents(
                 wrong(outcome, what);
             }
         }
+        below = listed.last().map(|(last, _)| *last);
         if listed.len() < PAGE {
             break;
         }

@@ -180,7 +180,7 @@ impl Store for Valve {
         self.inner.document(partition, entity).await
     }
 
-    async fn list(&self, partition: PartitionId, query: &ListQuery) -> Result<Vec<(NextOffset, Vec<u8>)>, StoreError> {
+    async fn list(&self, partition: PartitionId, query: &ListQuery) -> Result<Vec<(Offset, Vec<u8>)>, StoreError> {
         self.inner.list(partition, query).await
     }
 

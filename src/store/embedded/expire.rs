@@ -89,14 +89,14 @@ mod tests {
         assert_eq!(seqs(&store, "run/b", 0).await, [6]);
         let query = ListQuery {
             kind: Kind::Run,
-            skip: 0,
+            below: None,
             limit: 10,
         };
         let listed = store.list(P0, &query).await.unwrap();
-        let places: Vec<_> = listed.iter().map(|(next, json)| (next.0, json.is_empty())).collect();
+        let places: Vec<_> = listed.iter().map(|(last, json)| (last.0, json.is_empty())).collect();
         assert_eq!(
             places,
-            [(6, false), (4, true)],
+            [(5, false), (3, true)],
             "its place stays, so that pages are whole"
         );
         put(&store, &batch(Some(9), 10, &[("run/a", 9)])).await;

@@ -64,6 +64,15 @@ impl Place {
         (beginning.len(), first..past)
     }
 
+    /// The same, below an offset.
+    pub(super) fn before_offset(&self, kind: Kind, below: Option<Offset>) -> (usize, Range<Vec<u8>>) {
+        let (beginning, mut all) = self.behind_offset(kind, NextOffset::START);
+        if let Some(below) = below {
+            all.end = [&self.of_kind(kind)[..], &below.0.to_be_bytes()].concat();
+        }
+        (beginning, all)
+    }
+
     /// The beginning of [`Self::by_offset`] for one kind.
     pub(super) fn of_kind(&self, kind: Kind) -> Vec<u8> {
         [&self.0[..], &[b'o', kind_letter(kind)]].concat()

@@ -366,7 +366,7 @@ impl Store for EmbeddedStore {
         self.read(partition, move |view| view.document(&entity)).await
     }
 
-    async fn list(&self, partition: PartitionId, query: &ListQuery) -> Result<Vec<(NextOffset, Vec<u8>)>, StoreError> {
+    async fn list(&self, partition: PartitionId, query: &ListQuery) -> Result<Vec<(Offset, Vec<u8>)>, StoreError> {
         let query = query.clone();
         self.read(partition, move |view| view.list(&query)).await
     }

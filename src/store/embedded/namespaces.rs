@@ -107,7 +107,7 @@ mod tests {
         other.scan(&mut |_, entity| panic!("{entity}")).await.unwrap();
         let events = other.events(P0, &entity("run/a"), 0, 9, Duration::ZERO).await;
         assert_eq!(events.unwrap(), []);
-        assert_eq!(listed(&store, 0, 10).await.len(), 1);
+        assert_eq!(listed(&store, None, 10).await.len(), 1);
         assert_eq!(store.parked(P0).await.unwrap().len(), 1);
     }
 }

@@ -10,7 +10,7 @@ use super::keys::{self, Place};
 use crate::disk;
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::Entity;
-use crate::pure::place::{NextOffset, Offset, PartitionId};
+use crate::pure::place::{Offset, PartitionId};
 use crate::store::{ListQuery, StoreError, Stored, StreamEntry, expired_mark};
 
 /// A view of one partition as it was at one instant.
@@ -172,21 +172,24 @@ impl View {
         }
     }
 
-    pub(super) fn list(&self, query: &ListQuery) -> Result<Vec<(NextOffset, Vec<u8>)>, StoreError> {
-        let beginning = self.place.of_kind(query.kind);
-        let index = self.snapshot.prefix(&self.shared.index, &beginning);
+    pub(super) fn list(&self, query: &ListQuery) -> Result<Vec<(Offset, Vec<u8>)>, StoreError> {
+        let (beginning, wanted) = self.place.before_offset(query.kind, query.below);
         let mut documents = Vec::new();
-        for entry in index.rev().skip(query.skip).take(query.limit) {
+        if wanted.is_empty() {
+            return Ok(documents);
+        }
+        let index = self.snapshot.range(&self.shared.index, wanted);
+        for entry in index.rev().take(query.limit) {
             let key = entry.key().map_err(|error| self.corrupt("index", &error))?;
-            let Some((offset, entity)) = keys::offset_and_subject(&key, beginning.len()) else {
+            let Some((offset, entity)) = keys::offset_and_subject(&key, beginning) else {
                 continue;
             };
             match self.stored(&entity)? {
-                Stored::Document { json, .. } => documents.push((offset.next(), json)),
-                Stored::Absent | Stored::Lost | Stored::Expired => documents.push((offset.next(), Vec::new())),
+                Stored::Document { json, .. } => documents.push((offset, json)),
+                Stored::Absent | Stored::Lost | Stored::Expired => documents.push((offset, Vec::new())),
                 Stored::Unreadable(what) => {
                     tracing::warn!(partition = self.partition.0, document = %entity.document_id(), what, "left out");
-                    documents.push((offset.next(), Vec::new()));
+                    documents.push((offset, Vec::new()));
                 }
             }
         }

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(seqs(&store, "run/a", 0).await, [0; 0]);
         assert_eq!(seqs(&store, "run/b", 0).await, [2]);
         assert_eq!(store.parked(P0).await.unwrap(), []);
-        assert_eq!(listed(&store, 0, 10).await.len(), 1);
+        assert_eq!(listed(&store, None, 10).await.len(), 1);
         let runs = store.indexed(P0, Kind::Run, NextOffset(0), 10).await.unwrap();
         assert_eq!(names(&runs), [("run/b", 1)]);
         put(&store, &batch(Some(2), 3, &[("run/b", 2)])).await;

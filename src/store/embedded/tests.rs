@@ -77,9 +77,9 @@ pub(super) async fn seqs(store: &EmbeddedStore, subject: &str, after: u64) -> Ve
     events.unwrap().into_iter().map(|event| event.seq).collect()
 }
 
-pub(super) async fn listed(store: &EmbeddedStore, skip: usize, limit: usize) -> Vec<String> {
-    let kind = Kind::Run;
-    let documents = store.list(P0, &ListQuery { kind, skip, limit }).await.unwrap();
+pub(super) async fn listed(store: &EmbeddedStore, below: Option<u64>, limit: usize) -> Vec<String> {
+    let (kind, below) = (Kind::Run, below.map(Offset));
+    let documents = store.list(P0, &ListQuery { kind, below, limit }).await.unwrap();
     let texts = documents.into_iter().map(|(_, json)| String::from_utf8(json).unwrap());
     texts.filter(|text| !text.is_empty()).collect()
 }
@@ -112,7 +112,7 @@ async fn all_of_a_commit_is_there_after_reopening() {
         state: Some(b"{\"".to_vec()),
     };
     assert_eq!(loaded.unwrap(), [document, Stored::Absent]);
-    assert_eq!(listed(&store, 0, 10).await, [json("run/a", 0)]);
+    assert_eq!(listed(&store, None, 10).await, [json("run/a", 0)]);
     let event = store
         .events(P0, &entity("worker/w"), 0, 10, Duration::ZERO)
         .await
@@ -127,7 +127,7 @@ async fn all_of_a_commit_is_there_after_reopening() {
 async fn ensure_untouched(store: &EmbeddedStore) {
     assert_eq!(store.checkpoint(P0).await.unwrap(), Some(at(3)));
     assert_eq!(places(&store.history(P0, 10).await.unwrap()), [at(3)]);
-    assert_eq!(listed(store, 0, 10).await, [json("run/a", 0)]);
+    assert_eq!(listed(store, None, 10).await, [json("run/a", 0)]);
     assert_eq!(seqs(store, "run/a", 0).await, [1]);
     assert_eq!(store.document(P0, &entity("run/b")).await.unwrap(), None);
     assert_eq!(seqs(store, "run/b", 0).await, [0; 0]);
@@ -162,7 +162,7 @@ async fn a_refused_commit_leaves_nothing() {
     assert!(matches!(error, StoreError::Refused { .. }), "{error}");
     ensure_untouched(&store).await;
     put(&store, &new(Some(3))).await;
-    assert_eq!(listed(&store, 0, 10).await, [json("run/b", 5), json("run/a", 4)]);
+    assert_eq!(listed(&store, None, 10).await, [json("run/b", 5), json("run/a", 4)]);
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn a_known_entity_without_a_readable_document_is_not_taken_for_a_new_one()
     assert!(matches!(loaded[2], Stored::Document { .. }), "{loaded:?}");
     let error = store.document(P0, &all[1]).await.unwrap_err().to_string();
     assert!(error.contains("partition 0: run_summary:b"), "{error}");
-    assert_eq!(listed(&store, 0, 10).await, [json("run/c", 2)]);
+    assert_eq!(listed(&store, None, 10).await, [json("run/c", 2)]);
 }
 
 #[tokio::test]
@@ -296,14 +296,14 @@ async fn a_listing_goes_by_last_offset_and_in_pages() {
     let store = owned(dir.path()).await;
     put(&store, &batch(None, 3, &[("run/a", 0), ("run/b", 1), ("run/c", 2)])).await;
     put(&store, &batch(Some(3), 4, &[("run/a", 3)])).await;
-    assert_eq!(listed(&store, 0, 2).await, [json("run/a", 3), json("run/c", 2)]);
-    assert_eq!(listed(&store, 2, 2).await, [json("run/b", 1)]);
+    assert_eq!(listed(&store, None, 2).await, [json("run/a", 3), json("run/c", 2)]);
+    assert_eq!(listed(&store, Some(2), 2).await, [json("run/b", 1)]);
     let query = ListQuery {
         kind: Kind::Run,
-        skip: 0,
+        below: None,
         limit: 1,
     };
-    assert_eq!(store.list(P0, &query).await.unwrap()[0].0, NextOffset(4));
+    assert_eq!(store.list(P0, &query).await.unwrap()[0].0, Offset(3));
 }
 
 #[tokio::test]
@@ -316,7 +316,7 @@ async fn namespaces_of_one_directory_do_not_see_each_other() {
         let opened = Store::open(&other, P0, &projector(), LEASE).await.unwrap();
         assert_eq!((opened.checkpoint, opened.namespace_partitions), (None, None));
         assert_eq!(other.document(P0, &entity("run/a")).await.unwrap(), None);
-        assert_eq!(listed(&other, 0, 10).await, [""; 0]);
+        assert_eq!(listed(&other, None, 10).await, [""; 0]);
     }
     assert!(store.with_namespace("a\0b").is_err());
 }

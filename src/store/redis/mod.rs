@@ -362,7 +362,7 @@ impl Store for RedisStore {
         read::document(&self.connections, partition, &self.keys(partition), entity).await
     }
 
-    async fn list(&self, partition: PartitionId, query: &ListQuery) -> Result<Vec<(NextOffset, Vec<u8>)>, StoreError> {
+    async fn list(&self, partition: PartitionId, query: &ListQuery) -> Result<Vec<(Offset, Vec<u8>)>, StoreError> {
         read::list(&self.connections, partition, &self.keys(partition), query).await
     }
 

@@ -12,7 +12,7 @@ use super::reply::{self, bytes, list as items, text};
 use super::script::Call;
 use crate::pure::checkpoint::Checkpoint;
 use crate::pure::entity::{Entity, ID_BYTES_MAX};
-use crate::pure::place::{NextOffset, Offset, PartitionId};
+use crate::pure::place::{Offset, PartitionId};
 use crate::store::{ListQuery, Owner, StoreError, StreamEntry};
 use crate::telemetry::StoreMemory;
 
@@ -103,13 +103,16 @@ pub(super) async fn list(
     partition: PartitionId,
     keys: &Keys,
     query: &ListQuery,
-) -> Result<Vec<(NextOffset, Vec<u8>)>, StoreError> {
+) -> Result<Vec<(Offset, Vec<u8>)>, StoreError> {
     if query.limit == 0 {
         return Ok(Vec::new());
     }
-    let (first, last) = (query.skip.to_string(), (query.skip + query.limit - 1).to_string());
     let index = keys.index(query.kind);
-    let range = command(&["ZREVRANGE", &index, &first, &last, "WITHSCORES"]);
+    let below = query
+        .below
+        .map_or_else(|| "+inf".to_owned(), |below| format!("({below}"));
+    let mut range = command(&["ZREVRANGEBYSCORE", &index, &below, "-inf", "WITHSCORES"]);
+    range.arg("LIMIT").arg(0).arg(query.limit);
     let members = ask(connections, partition, &index, &range).await?;
     let mut found = Vec::new();
     let mut get = command(&["MGET"]);
@@ -129,7 +132,7 @@ pub(super) async fn list(
     let there = found
         .into_iter()
         .zip(documents)
-        .map(|(offset, json)| (offset.next(), bytes(json).unwrap_or_default()));
+        .map(|(offset, json)| (offset, bytes(json).unwrap_or_default()));
     Ok(there.collect())
 }
 
