@@ -8,6 +8,7 @@ mod expire;
 mod heal;
 mod keys;
 mod namespaces;
+mod news;
 mod notes;
 mod read;
 mod survey;
@@ -16,7 +17,6 @@ mod tests;
 mod write;
 mod writer;
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fjall::{Keyspace, KeyspaceCreateOptions};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{
@@ -35,6 +35,7 @@ use crate::disk::{Disk, DiskError};
 use crate::pure::checkpoint::{Checkpoint, Identity, Mark};
 use crate::pure::entity::{Entity, Kind};
 use crate::pure::place::{NextOffset, Offset, PartitionId};
+use news::News;
 use read::View;
 use writer::{Commit, Request, Target, Writer};
 
@@ -70,36 +71,10 @@ struct Shared {
     news: News,
 }
 
-/// Wakes those who wait for events. Many entities share a bell: whoever hears it looks for itself.
-struct News {
-    bells: Vec<watch::Sender<()>>,
-    hasher: BuildHasherDefault<DefaultHasher>,
-}
-
-const BELLS: usize = 64;
 /// Keys read by one step of a scan.
 const SCAN_CHUNK: usize = 1000;
 /// Memory of each keyspace for what is not yet in tables.
 const MEMTABLE_BYTES: u64 = 24 << 20;
-
-impl News {
-    fn new() -> Self {
-        Self {
-            bells: (0..BELLS).map(|_| watch::Sender::new(())).collect(),
-            hasher: BuildHasherDefault::default(),
-        }
-    }
-
-    fn bell(&self, entity: &Entity) -> &watch::Sender<()> {
-        &self.bells[self.hasher.hash_one(entity.subject()) as usize % BELLS]
-    }
-
-    fn tell(&self, entities: &[Entity]) {
-        for entity in entities {
-            self.bell(entity).send_replace(());
-        }
-    }
-}
 
 impl From<DiskError> for StoreError {
     fn from(error: DiskError) -> Self {
