@@ -196,6 +196,14 @@ pub trait Log: Send + Sync {
     /// Commits the group's offsets.
     async fn commit_group(&self, offsets: Vec<GroupOffset>) -> Result<(), LogError>;
 
+    /// Whether it takes records. One that is away for a time does: this tells what ends only when a person acts.
+    ///
+    /// # Errors
+    /// Why it takes none, and what helps.
+    fn running(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+
     /// What the client library last told of itself, for those who watch.
     fn statistics(&self) -> Option<KafkaStatistics> {
         None

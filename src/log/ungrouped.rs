@@ -17,6 +17,10 @@ impl Log for Ungrouped {
         self.0.prepare().await
     }
 
+    fn running(&self) -> Result<(), LogError> {
+        self.0.running()
+    }
+
     async fn topic(&self) -> Result<Topic, LogError> {
         self.0.topic().await
     }

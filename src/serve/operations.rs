@@ -12,9 +12,11 @@ use super::auth::Caller;
 use super::error::HttpError;
 use super::extract::{At, Params, Sent};
 use super::{ASSIGNMENT_PATIENCE, App};
-use crate::access::{Chosen, RedriveRequest, ResumeRequest};
+use crate::access::{AccessError, Chosen, DISK_FULL, RedriveRequest, ResumeRequest};
+use crate::log::LogError;
 use crate::projector::now_ms;
 use crate::pure::event::Reason;
+use crate::store::StoreError;
 
 const MARKS_DEFAULT: usize = 20;
 const LETTERS_DEFAULT: usize = 100;
@@ -39,7 +41,8 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Nothing is held. A store that is away does not make it unready: publishing goes on without it.
+/// Nothing is held, and what a person must mend stops neither log nor store. A store that is away does not make it
+/// unready: publishing goes on without it.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
     let board = &app.serving.board;
     let held: Vec<_> = board
@@ -50,6 +53,10 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
             Some(json!({"partition": status.partition.0, "reason": reason, "detail": status.detail()}))
         })
         .collect();
+    if let Some((why, detail)) = stopped(app.access.log.running(), app.access.store.running()) {
+        let body = json!({"ready": false, "why": why, "detail": detail, "held": held});
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
     if !held.is_empty() {
         let body = json!({"ready": false, "why": "held", "held": held});
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
@@ -59,6 +66,19 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
     }
     Json(json!({"ready": true, "held": []})).into_response()
+}
+
+/// Why an embedded log or store takes nothing until a restart, in one word and in all.
+fn stopped(log: Result<(), LogError>, store: Result<(), StoreError>) -> Option<(&'static str, String)> {
+    let error = log
+        .map_err(AccessError::from)
+        .and(store.map_err(AccessError::from))
+        .err()?;
+    let why = match error {
+        AccessError::Full(_) => DISK_FULL,
+        _ => "disk_failed",
+    };
+    Some((why, error.to_string()))
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> Response {
@@ -122,4 +142,23 @@ pub(super) async fn dead_letter(
 ) -> Result<Response, HttpError> {
     caller.sees_all()?;
     Ok(Json(app.access.dead_letter(partition, offset).await?).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_disk_that_takes_nothing_is_named_and_the_logs_first() {
+        let log = |full| if full { LogError::Full } else { LogError::Refused }("the log's".to_owned());
+        let store = |full| if full { StoreError::Full } else { StoreError::Rejected }("the store's".to_owned());
+        let words = |why, detail: &str| Some((why, detail.to_owned()));
+        assert_eq!(stopped(Ok(()), Ok(())), None);
+        assert_eq!(
+            stopped(Err(log(true)), Err(store(false))),
+            words("disk_full", "the log's")
+        );
+        assert_eq!(stopped(Ok(()), Err(store(true))), words("disk_full", "the store's"));
+        assert_eq!(stopped(Err(log(false)), Ok(())), words("disk_failed", "the log's"));
+    }
 }

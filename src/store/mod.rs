@@ -201,6 +201,14 @@ pub trait Store: Send + Sync {
     /// Checks that the store can be trusted (version, eviction policy, rights). Returns warnings.
     async fn check(&self) -> Result<Vec<String>, StoreError>;
 
+    /// Whether it takes writes. One that is away for a time does: this tells what ends only when a person acts.
+    ///
+    /// # Errors
+    /// Why it takes none, and what helps.
+    fn running(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Memory in use, and its limit; `None` where the store has no such thing.
     async fn memory(&self) -> Result<Option<StoreMemory>, StoreError> {
         Ok(None)

@@ -198,6 +198,9 @@ fn story(disk: &Disk, dir: &Path) {
         said.is_of(disk, &log);
     }
     disk.make_room(&khala);
+    let (status, text) = khala.get("/readyz").unwrap();
+    let told = ["\"why\":\"disk_full\"", disk.reason(), "restart Khala"].map(|part| text.contains(part));
+    assert_eq!((status, told), (503, [true; 3]), "{text}");
     let said = producer
         .publish(&khala, &refused)
         .expect_err("not before a restart has read what the disk has");

@@ -45,6 +45,10 @@ impl Store for Valve {
         self.inner.check().await
     }
 
+    fn running(&self) -> Result<(), StoreError> {
+        self.inner.running()
+    }
+
     async fn memory(&self) -> Result<Option<StoreMemory>, StoreError> {
         self.inner.memory().await
     }

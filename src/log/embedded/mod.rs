@@ -154,7 +154,7 @@ impl Drop for EmbeddedLog {
 #[async_trait]
 impl Log for EmbeddedLog {
     async fn prepare(&self) -> Result<Vec<String>, LogError> {
-        self.shared.disk.running()?;
+        self.running()?;
         let mut lines = Vec::new();
         for topic in &self.shared.topics {
             let (name, partitions) = (&topic.name, topic.partitions());
@@ -168,6 +168,10 @@ impl Log for EmbeddedLog {
             }
         }
         Ok(lines)
+    }
+
+    fn running(&self) -> Result<(), LogError> {
+        Ok(self.shared.disk.running()?)
     }
 
     async fn topic(&self) -> Result<Topic, LogError> {

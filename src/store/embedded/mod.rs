@@ -186,8 +186,12 @@ fn options() -> KeyspaceCreateOptions {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn check(&self) -> Result<Vec<String>, StoreError> {
-        self.backend.shared.disk.running()?;
+        self.running()?;
         Ok(Vec::new())
+    }
+
+    fn running(&self) -> Result<(), StoreError> {
+        Ok(self.backend.shared.disk.running()?)
     }
 
     async fn open(&self, partition: PartitionId, owner: &Owner, lease: Duration) -> Result<Opened, StoreError> {
