@@ -44,7 +44,7 @@ pub use self::publish::{Publication, Published, prepare_event};
 pub use self::rebuild::{RebuildProgress, RebuildReport, RebuildRequest, RebuiltPartition, TellRebuild};
 pub use self::redrive::{Chosen, Effort, Fate, LETTERS_MAX, RedriveReport, RedriveRequest, RedrivenLetter};
 pub use self::replay::{ReplayProgress, ReplayProof, ReplayReport, ReplayRequest, ReplayedPartition, Told};
-pub use self::resume::{LetThrough, ResumeRequest};
+pub use self::resume::{LetThrough, OtherHold, ResumeRequest, still_held};
 pub use self::rollout::{HealthRow, RolloutOrder, RolloutReport, RolloutStart};
 pub use self::routes::{Led, Route};
 pub use self::snapshot::{RestoredRow, SnapshotRow};

@@ -156,7 +156,7 @@ impl Access {
         Some(self.serving.as_ref()?.snapshots.stands(&ours))
     }
 
-    async fn partition(
+    pub(super) async fn partition(
         &self,
         partition: PartitionId,
         known: Option<&PartitionStatus>,

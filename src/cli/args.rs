@@ -142,7 +142,8 @@ pub(super) enum Command {
     },
     /// Let a partition go on that is held for its dead letters
     #[command(after_help = "Examples:\n  khala resume --partition 3\n  khala resume\n\n\
-        All records that the log has now are let through; later ones count anew.")]
+        All records that the log has now are let through; later ones count anew.\n\
+        What is held for anything else is left as it is: exit code 1, and what helps.")]
     Resume {
         /// Only this partition
         #[arg(long, value_name = "P")]

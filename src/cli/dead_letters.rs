@@ -5,7 +5,7 @@ use clap::Subcommand;
 use super::Context;
 use super::door::Door;
 use super::exit::{Exit, Failure};
-use crate::access::{Chosen, Effort, Fate, RedriveReport, RedriveRequest, ResumeRequest};
+use crate::access::{AccessError, Chosen, Effort, Fate, RedriveReport, RedriveRequest, ResumeRequest, still_held};
 use crate::pure::event::Reason;
 use crate::pure::time::Time;
 
@@ -186,18 +186,20 @@ fn print(report: &RedriveReport, context: &Context) {
 }
 
 pub(super) async fn resume(partition: Option<u32>, context: &Context) -> Result<Exit, Failure> {
-    let told = Door::open_existing(context)?
-        .resume(ResumeRequest { partition })
-        .await?;
-    for told in told {
+    let told = Door::open_existing(context)?.resume(ResumeRequest { partition }).await;
+    let told = told.map_err(|error| match error {
+        AccessError::Refused(words) => Failure::new(Exit::Failed, words),
+        other => other.into(),
+    })?;
+    for told in &told {
         if context.out.json {
-            context.out.value(&told);
-        } else {
-            let (partition, below) = (told.partition, told.below);
+            context.out.value(told);
+        } else if let Some(below) = told.below {
+            let partition = told.partition;
             context.out.line(format!(
                 "partition {partition}: dead letters below offset {below} are let through"
             ));
         }
     }
-    Ok(Exit::Done)
+    still_held(&told).map_or(Ok(Exit::Done), |words| Err(Failure::new(Exit::Failed, words)))
 }

@@ -304,7 +304,7 @@ impl Assignments {
         self.shared.metrics.held(partition, Some(called.name()));
         let state = State::Held {
             called,
-            detail: detail.to_owned(),
+            detail: format!("{detail}; restart khala, and report this"),
         };
         let view = View {
             next: None,

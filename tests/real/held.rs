@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::compare::{Allow, assert_exact};
 use super::spoil::documents;
-use super::web::get;
+use super::web::{get, post};
 use super::world::World;
 use crate::support::khala::{Khala, run};
 use crate::support::redis_server::Keeps;
@@ -40,9 +42,22 @@ fn assert_held(world: &World, khala: &Khala, reason: &str, before: &BTreeMap<Str
         Ok(200),
         "held is alive"
     );
+    assert_no_resume(world, khala, reason);
     always("nothing is written while held", seconds(2), || {
         contents(world) == *before
     });
+}
+
+/// What dead letters have no part in is not resumed, and nobody is told that it was.
+fn assert_no_resume(world: &World, khala: &Khala, reason: &str) {
+    let output = run(&world.cluster, &["resume"], "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let words = format!("is held for {reason}, which resume does not lift: ");
+    assert!(output.status.code() == Some(1) && said.contains(&words), "{output:?}");
+    let json = ("content-type", "application/json");
+    let answer = post(khala.http(), "/v1/resume", &[json], br#"{"partition":0}"#);
+    assert_eq!((answer.status, answer.code().as_str()), (409, "refused"), "{answer:?}");
+    assert!(answer.text.contains(&words), "{answer:?}");
 }
 
 /// A projected world, then stopped.
@@ -189,6 +204,18 @@ fn a_last_record_that_is_another_holds_where_no_mark_matches() {
     khala.wait_held("log_replaced");
     assert_eq!(world.checkpoint(1), before, "the held partition is left as it is");
     assert!(matches!(khala.get("/readyz"), Ok((503, _))));
+    let output = run(&world.cluster, &["resume", "--json"], "");
+    let rows = String::from_utf8_lossy(&output.stdout);
+    let rows: Vec<Value> = rows
+        .lines()
+        .map(|row| serde_json::from_str(row).expect("JSON"))
+        .collect();
+    let told = |row: &Value| (row["below"].is_u64(), row["held"]["reason"].as_str().map(str::to_owned));
+    let (free, held) = ((true, None), (false, Some("log_replaced".to_owned())));
+    assert_eq!(rows.iter().map(told).collect::<Vec<_>>(), [free.clone(), held, free]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let kept: i64 = world.redis.ask(&["EXISTS", &world.key(1, "resume")]);
+    assert_eq!(kept, 0, "dead letters of the held partition are not let through");
     assert_eq!(khala.term(), Some(0));
 }
 
@@ -203,7 +230,7 @@ fn a_checkpoint_that_is_none_holds_its_partition_and_is_told() {
     khala.wait_held("document_corrupt");
     let told = run(&world.cluster, &["status", "--json"], "");
     assert_eq!(told.status.code(), Some(0), "{told:?}");
-    let report: serde_json::Value = serde_json::from_slice(&told.stdout).expect("one JSON value");
+    let report: Value = serde_json::from_slice(&told.stdout).expect("one JSON value");
     let row = &report["partitions"][1];
     assert_eq!(
         (&row["state"], &row["reason"]),
