@@ -27,6 +27,7 @@ mod router;
 mod snapshots;
 mod streams;
 mod tls;
+mod unread;
 
 pub(crate) use self::listen::raise_file_limit;
 pub use self::received::publications;

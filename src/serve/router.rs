@@ -8,7 +8,9 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
-use super::{App, auth, changes, envelope, error, events, openapi, operations, page, reads, repairs, rollout, streams};
+use super::{
+    App, auth, changes, envelope, error, events, openapi, operations, page, reads, repairs, rollout, streams, unread,
+};
 use crate::config::Settings;
 
 /// Room of a request's body beside its events.
@@ -59,6 +61,7 @@ pub(super) fn router(app: App, settings: &Settings) -> Router {
                 .compress_when(is_compressed()),
         )
         .layer(middleware::from_fn_with_state(app.clone(), envelope::wrap))
+        .layer(middleware::from_fn(unread::read_out))
         .with_state(app)
 }
 

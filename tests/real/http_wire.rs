@@ -261,3 +261,40 @@ fn who_waits_when_the_server_stops_is_answered_at_once() {
     assert_eq!((written.status, &written.json()["projected"]), (202, &json!(false)));
     assert_eq!(written.json()["events"][0]["id"], "2");
 }
+
+#[test]
+fn who_sends_all_before_reading_comes_to_an_answer_that_did_not_need_it() {
+    let world = World::new("unread", 2, 100, Keeps::Dumps);
+    let khala = world.khala("one");
+    let (file, body) = (world.dir().join("large"), "y".repeat(12 << 20));
+    std::fs::write(&file, &body).expect("a file");
+    let data = format!("@{}", file.display());
+    for (path, status) in [("/v1/events", "413"), ("/nowhere", "404")] {
+        let url = format!("http://{}{path}", khala.http());
+        for version in ["--http1.1", "--http2-prior-knowledge"] {
+            let said = curl(&url, &[version, "--header", "expect:", "--data-binary", &data]);
+            assert!(
+                said.as_ref().is_ok_and(|said| said.contains(&format!(" {status} "))),
+                "{path} {version}: {said:?}"
+            );
+        }
+        let mut stream = TcpStream::connect(khala.http()).expect("it listens");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("a socket");
+        stream.write_all(body.as_bytes()).expect("all is taken");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer, then the end");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    }
+    // Who asks first whether it may send is not told to.
+    let mut stream = TcpStream::connect(khala.http()).expect("it listens");
+    let head = "POST /nowhere HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("a socket");
+    let mut status = [0; "HTTP/1.1 404".len()];
+    stream.read_exact(&mut status).expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 404");
+    assert_eq!(khala.term(), Some(0));
+}
