@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::App;
 use super::error::HttpError;
+use super::listen::HEAD_BYTES_MAX;
 use super::origin::allowed_origin;
 
 /// How long a request may take up to the head of its answer: its body, and the longest wait that it may ask for.
@@ -54,9 +55,8 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
     request.extensions_mut().insert(id.clone());
     let mut answer = if preflight {
         StatusCode::NO_CONTENT.into_response()
-    } else if let Some(coding) = coding(request.headers()) {
-        let message = format!("content-encoding {coding:?}: send the body as it is");
-        HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message).into_response()
+    } else if let Some(refusal) = refusal(&request) {
+        refusal.into_response()
     } else {
         tokio::time::timeout(DEADLINE, next.run(request))
             .await
@@ -104,6 +104,34 @@ fn weaken_tag(headers: &mut HeaderMap) {
     if let Some(weak) = weak.and_then(|tag| HeaderValue::from_str(&tag).ok()) {
         headers.insert(header::ETAG, weak);
     }
+}
+
+/// What no path takes.
+fn refusal(request: &Request) -> Option<HttpError> {
+    let bytes = head_bytes(request);
+    if bytes > HEAD_BYTES_MAX {
+        let message = format!(
+            "the head of the request has {bytes} bytes, at most {HEAD_BYTES_MAX} are taken: send fewer or shorter headers"
+        );
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Some(HttpError::new(status, "head_too_large", message));
+    }
+    let message = format!(
+        "content-encoding {:?}: send the body as it is",
+        coding(request.headers())?
+    );
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    Some(HttpError::new(status, "unsupported_media_type", message))
+}
+
+/// The head as HTTP/1.1 writes it, but for its first and last few bytes.
+fn head_bytes(request: &Request) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let headers = request.headers().iter();
+    target
+        + headers
+            .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
+            .sum::<usize>()
 }
 
 /// How a request's body is coded, if it is.

@@ -28,8 +28,11 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// The pause when no connection can be accepted (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The largest head of a request, and a connection's read buffer.
-const HEAD_BYTES_MAX: usize = 32 << 10;
+/// The largest head of a request.
+pub(super) const HEAD_BYTES_MAX: usize = 32 << 10;
+/// The largest that is read, so that one over the limit gets an answer that says so, and a connection's read buffer.
+/// What is larger still gets the status alone.
+const HEAD_BYTES_READ: usize = 2 * HEAD_BYTES_MAX;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 250;
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
@@ -93,13 +96,13 @@ fn builder() -> Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
-        .max_buf_size(HEAD_BYTES_MAX);
+        .max_buf_size(HEAD_BYTES_READ);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(KEEP_ALIVE_EVERY)
-        .max_header_list_size(HEAD_BYTES_MAX as u32);
+        .max_header_list_size(HEAD_BYTES_READ as u32);
     builder
 }
 

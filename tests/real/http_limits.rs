@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Instant;
 
+use super::openapi::must_pass;
 use super::web::{MANY, ONE, event, get, post};
 use super::world::{World, note};
 use crate::support::khala::Khala;
@@ -226,4 +228,28 @@ fn a_token_over_its_rate_is_told_so_and_no_other_is() {
         200 => Ok(()),
         status => Err(status),
     });
+}
+
+#[test]
+fn a_head_over_the_limit_is_told_so() {
+    let world = World::new("large-heads", 2, 100, Keeps::Dumps);
+    let khala = world.khala("one");
+    let value = |bytes: usize| format!("x-large: {}", "y".repeat(bytes));
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let ask = |header: &str| {
+            let mut curl = Command::new("curl");
+            curl.args(["--silent", "--show-error", "--include", version, "--header", header]);
+            must_pass(curl.arg(format!("http://{}/healthz", khala.http())))
+        };
+        let fits = ask(&value(31 << 10));
+        assert!(fits.contains(" 200"), "{version}: {fits}");
+        let refused = ask(&value(40 << 10));
+        let says = |words: &str| refused.contains(words);
+        assert!(
+            says(" 431") && says("\"head_too_large\"") && says("32768"),
+            "{version}: {refused}"
+        );
+        assert!(says("x-request-id"), "{version}: {refused}");
+    }
+    assert_eq!(khala.term(), Some(0));
 }
