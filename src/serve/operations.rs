@@ -86,8 +86,15 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
     (content_type, app.serving.metrics.render()).into_response()
 }
 
-pub(super) async fn status(State(app): State<App>) -> Result<Response, HttpError> {
-    Ok(Json(app.access.status(now_ms()).await?).into_response())
+pub(super) async fn status(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, HttpError> {
+    let mut status = app.access.status(now_ms()).await?;
+    for row in &mut status.partitions {
+        row.parked_entities.retain(|subject| caller.may(subject).is_ok());
+    }
+    Ok(Json(status).into_response())
 }
 
 pub(super) async fn checkpoints(

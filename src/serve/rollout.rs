@@ -28,7 +28,12 @@ const IDLE_EVERY: Duration = Duration::from_secs(1);
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-pub(super) async fn status(State(app): State<App>) -> Result<Response, HttpError> {
+/// Its plan names entities that are led first.
+pub(super) async fn status(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, HttpError> {
+    caller.sees_all()?;
     Ok(Json(app.access.rollout().await?).into_response())
 }
 

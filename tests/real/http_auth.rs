@@ -1,5 +1,7 @@
 //! Tokens: roles, scopes, reload; what is logged of an operator.
 
+use serde_json::json;
+
 use super::web::{ONE, event, get, post};
 use super::world::World;
 use crate::support::khala::Khala;
@@ -77,6 +79,53 @@ fn a_token_reaches_as_far_as_its_roles_and_scope() {
         read("r3ad", "/v1/runs").json()["documents"].as_array().map(Vec::len),
         Some(2)
     );
+}
+
+#[test]
+fn a_token_with_a_scope_is_told_no_names_of_others() {
+    let world = World::new("scoped", 1, 100, Keeps::Dumps);
+    let file = world.dir().join("tokens");
+    std::fs::write(&file, "read,publish all\nread acme run/acme.\n").expect("a file");
+    let path = file.display().to_string();
+    let serve = |name| Khala::start(world.dir(), &world.cluster, name, &["--token-file", &path]);
+    let write = |khala: &Khala, sequence| {
+        let body = event("run/other.1", sequence, "run.delta", "{}");
+        let to = "/v1/events?wait=projected&timeout=1s";
+        let headers = [ONE, ("authorization", "Bearer all")];
+        post(khala.http(), to, &headers, body.as_bytes()).status
+    };
+    let khala = serve("one");
+    eventually("the run has a document", seconds(60), || match write(&khala, 1) {
+        200 => Ok(()),
+        status => Err(status),
+    });
+    assert_eq!(khala.term(), Some(0));
+    let document = world.key(0, "run_summary:other.1");
+    let _: String = world.redis.ask(&["SET", &document, "not JSON"]);
+    let khala = serve("two"); // it has no copy, reads what is there, and parks the run
+    write(&khala, 2);
+    let read = |token: &str, path: &str| get(khala.http(), path, &[("authorization", &bearer(token))]);
+    let parked = |token: &str| {
+        let row = read(token, "/v1/status").json()["partitions"][0].clone();
+        (row["parked"].clone(), row["parked_entities"].clone())
+    };
+    eventually(
+        "the run is parked, and who may see it is told its name",
+        seconds(60),
+        || {
+            let told = parked("all");
+            if told == (json!(1), json!(["run/other.1"])) {
+                Ok(())
+            } else {
+                Err(told)
+            }
+        },
+    );
+    assert_eq!(parked("acme"), (json!(1), json!([])));
+    // A rollout's plan names entities too.
+    assert_eq!(read("all", "/v1/rollout").status, 404);
+    assert_eq!(read("acme", "/v1/rollout").code(), "out_of_scope");
+    assert_eq!(khala.term(), Some(0));
 }
 
 #[test]
