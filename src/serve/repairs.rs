@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::App;
 use super::error::HttpError;
 use super::extract::{Sent, typed};
-use crate::access::{AccessError, AuditOrder, EntityOrder, ReplayProgress, ReplayRequest};
+use crate::access::{Access, AccessError, AuditOrder, EntityOrder, ReplayProgress, ReplayRequest};
 use crate::repair::{AuditProgress, From};
 
 /// Lines that may wait for a slow reader; what is more is passed over.
@@ -33,6 +33,7 @@ pub(super) async fn replay(
     let request: ReplayRequest = typed(body)?;
     let from: Result<From, String> = request.from.parse();
     from.map_err(|problem| HttpError::bad_request("bad_request", problem))?;
+    ensure_there(&app.access, request.partition).await?;
     let access = app.access.clone();
     if request.dry_run {
         return Ok(lines(async move |sender: mpsc::Sender<Bytes>| {
@@ -52,6 +53,7 @@ pub(super) async fn replay(
 
 pub(super) async fn audit(State(app): State<App>, Sent(order): Sent<AuditOrder>) -> Result<Response, HttpError> {
     order.check()?;
+    ensure_there(&app.access, order.partition).await?;
     let access = app.access.clone();
     Ok(lines(async move |sender: mpsc::Sender<Bytes>| {
         let progress = sender.clone();
@@ -59,6 +61,15 @@ pub(super) async fn audit(State(app): State<App>, Sent(order): Sent<AuditOrder>)
         let report = access.audit(&order, &watch).await;
         let _ = sender.send(last_line(report)).await;
     }))
+}
+
+/// Refuses a partition that is none, while the answer's status can still tell it. Whether log and store answer is the
+/// work's to say: one that fails for it counts.
+async fn ensure_there(access: &Access, partition: Option<u32>) -> Result<(), HttpError> {
+    match access.chosen(partition).await {
+        Err(error @ AccessError::BadRequest(_)) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// An answer whose lines come as the work goes on. The work ends with its reader; whoever projects next finishes what

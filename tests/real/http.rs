@@ -328,6 +328,10 @@ fn a_body_with_what_nobody_asked_for_or_knows_does_nothing() {
         ("/v1/audits",               r#"{"entity":"run/a","sample":0.5}"#,                  "bad_request"),
         ("/v1/audits",               r#"{"entity":"job/a"}"#,                               "bad_request"),
         ("/v1/audits",               r#"{"sample":0}"#,                                     "bad_request"),
+        ("/v1/audits",               r#"{"partition":2}"#,                                  "bad_request"),
+        ("/v1/replays",              r#"{"partition":2}"#,                                  "bad_request"),
+        ("/v1/replays",              r#"{"partition":2,"dry_run":true}"#,                   "bad_request"),
+        ("/v1/resume",               r#"{"partition":2}"#,                                  "bad_request"),
     ];
     for (path, body, code) in rows {
         let json = ("content-type", "application/json");
