@@ -33,12 +33,12 @@ const CORS: [(HeaderName, &str); 4] = [
     (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
     (
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        "accept, authorization, content-type, if-none-match, last-event-id, x-request-id, ce-id, ce-source, ce-type, \
-         ce-subject, ce-specversion, ce-time, ce-sequence",
+        "accept, authorization, content-type, if-none-match, last-event-id, traceparent, x-request-id, ce-id, ce-source, \
+         ce-type, ce-subject, ce-specversion, ce-time, ce-sequence",
     ),
     (
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        "etag, x-request-id, khala-first-seq",
+        "etag, x-request-id, khala-first-seq, retry-after",
     ),
     (header::ACCESS_CONTROL_MAX_AGE, "600"),
 ];

@@ -207,6 +207,11 @@ fn only_allowed_origins_may_call_from_a_browser() {
     );
     let allowed = get(khala.http(), "/v1/runs", &[("origin", "https://app.example")]);
     assert_eq!(allowed.header("access-control-allow-origin"), "https://app.example");
+    let readable = allowed.header("access-control-expose-headers");
+    assert!(
+        readable.contains("retry-after"),
+        "when to try again is a header: {readable}"
+    );
     let other = get(khala.http(), "/v1/runs", &[("origin", "https://evil.example")]);
     assert_eq!((other.status, other.header("access-control-allow-origin")), (200, ""));
     let rebound = get(khala.http(), "/v1/runs", &[("host", "evil.example")]);
