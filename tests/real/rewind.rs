@@ -91,6 +91,9 @@ fn a_replay_redoes_everything_beside_a_live_projector_and_tells_of_it() {
     assert_eq!(report["partitions"].as_array().map(Vec::len), Some(1), "{report}");
     assert!(report["partitions"][0]["from"].as_u64() <= Some(offset / 2), "{report}");
     assert_exact(&world, Allow::default());
+    let replayed = |scope| khala.metric("khala_replay_total", &[("scope", scope), ("result", "ok")]) as u64;
+    let counted = (replayed("partition"), replayed("namespace"));
+    assert_eq!(counted, (4, 0), "partitions count where they are redone, whoever asked");
     assert_eq!(khala.term(), Some(0));
 
     world.produce(500);

@@ -204,7 +204,10 @@ impl Replays {
     pub fn new(meter: &Meter) -> Self {
         let counter = meter
             .u64_counter("khala.replay")
-            .with_description("Replays that ended.")
+            .with_description(
+                "Replays that ended. Scope namespace: one of all partitions that a server was asked for; partition: each \
+                 partition that was put back and is redone, also of such a one; entity: one document.",
+            )
             .build();
         let pairs = REPLAY_SCOPES
             .iter()
