@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 
 use super::super::entity::changes;
 use super::super::examine::{Begin, Examined, examine};
+use super::super::ground::Ground;
 use super::super::report::{DRIFT_MAX, DriftRow, PartitionAudit, SkippedPartition, drift_row};
 use super::super::site::RepairError;
 use super::super::verdict::Verdict;
 use super::{Audit, Work};
+use crate::pure::checkpoint::Checkpoint;
 use crate::pure::drift::Reason;
 use crate::pure::entity::Entity;
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::time::Time;
-use crate::store::Stored;
+use crate::store::{StoreError, Stored};
 
 /// What one suspect may cost while it is examined: two documents of some size.
 const SUSPECT_BYTES: usize = 16 << 10;
@@ -179,4 +181,13 @@ fn is_touched(examined: &Examined, since: NextOffset) -> bool {
             examined.seen == Stored::Absent && first.is_some_and(|first| !since.is_past(first))
         }
     }
+}
+
+/// Marks a checkpoint as equal to the log, unless that was the last thing that was done.
+pub(super) async fn vouch(ground: &Ground, partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+    let newest = ground.store.history(partition, 1).await?.pop();
+    if newest.is_some_and(|mark| mark.verified && mark.checkpoint == *checkpoint) {
+        return Ok(());
+    }
+    ground.store.verify(partition, checkpoint).await
 }

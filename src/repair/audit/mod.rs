@@ -24,7 +24,6 @@ use crate::pure::event::Rules;
 use crate::pure::place::{NextOffset, PartitionId};
 use crate::pure::record::RecordBatch;
 use crate::pure::refold::{Refolded, Slice};
-use crate::store::StoreError;
 
 /// What is to be audited, and how.
 #[derive(Clone, Debug)]
@@ -99,7 +98,7 @@ pub async fn audit(ground: &Ground, request: &AuditRequest, watch: Watch<'_>) ->
         for (partition, checkpoint) in marks {
             let row = report.partitions.iter_mut().find(|row| row.partition == partition.0);
             if let (Some(row), Some(checkpoint)) = (row.filter(|row| row.drifted == 0), checkpoint) {
-                vouch(ground, partition, &checkpoint).await?;
+                findings::vouch(ground, partition, &checkpoint).await?;
                 row.verified = true;
             }
         }
@@ -385,15 +384,6 @@ impl Audit<'_> {
         self.report.memory_bytes = self.report.memory_bytes.max(most as u64);
         Ok(Ok(()))
     }
-}
-
-/// Marks a checkpoint as equal to the log, unless that was the last thing that was done.
-async fn vouch(ground: &Ground, partition: PartitionId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-    let newest = ground.store.history(partition, 1).await?.pop();
-    if newest.is_some_and(|mark| mark.verified && mark.checkpoint == *checkpoint) {
-        return Ok(());
-    }
-    ground.store.verify(partition, checkpoint).await
 }
 
 /// An entity whose document is not the fold up to its own offset.
