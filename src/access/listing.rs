@@ -17,8 +17,9 @@ use crate::pure::place::{Offset, PartitionId};
 use crate::pure::time::Time;
 use crate::store::{ListQuery, Store};
 
-/// Documents read from a partition at once.
-const CHUNK: usize = 200;
+/// Documents read from a partition at once, at least and at most.
+const CHUNK_MIN: usize = 16;
+const CHUNK_MAX: usize = 200;
 
 /// Which documents to list.
 #[derive(Clone, Debug)]
@@ -99,8 +100,13 @@ struct Source<'a> {
     /// Whether it is where readers of a rollout are led.
     is_other: bool,
     store: &'a dyn Store,
-    /// What fits, by descending offset: one more than a page has, if there are so many.
+    /// What fits of what was read, by descending offset.
     found: VecDeque<Found>,
+    /// From here on all was read; `None`: nothing yet.
+    read: Option<Offset>,
+    is_done: bool,
+    /// How much is read next.
+    chunk: usize,
 }
 
 impl Source<'_> {
@@ -125,13 +131,18 @@ impl Access {
         let cursor = request.cursor.as_deref().map(read).transpose()?;
         let led = self.led().await?;
         let stores: Vec<_> = led.stores().collect();
+        let partitions = self.partitions().await?;
+        let share = 2 * request.limit / (partitions.len() * stores.len()).max(1);
         let mut sources = Vec::new();
-        for partition in self.partitions().await? {
+        for partition in partitions {
             sources.extend(stores.iter().map(|(is_other, store)| Source {
                 partition,
                 is_other: *is_other,
                 store: &***store,
                 found: VecDeque::new(),
+                read: None,
+                is_done: false,
+                chunk: share.clamp(CHUNK_MIN, CHUNK_MAX),
             }));
         }
         let known = cursor.as_ref().filter(|cursor| cursor.below.len() == sources.len());
@@ -142,9 +153,10 @@ impl Access {
             before: cursor.as_ref().filter(|_| known.is_none()).map(|cursor| &cursor.last),
         };
         for (i, source) in sources.iter_mut().enumerate() {
-            wanted.gather(source, known.map(|cursor| cursor.below[i])).await?;
+            source.read = known.map(|cursor| cursor.below[i]);
+            wanted.fill(source).await?;
         }
-        let mut page = merge(&mut sources, request.limit);
+        let mut page = wanted.merge(&mut sources).await?;
         let is_last = sources.iter().all(|source| source.found.is_empty());
         let next = page.last().filter(|_| !is_last).map(|last| Cursor {
             last: last.place.clone(),
@@ -164,19 +176,6 @@ impl Access {
     }
 }
 
-/// Takes the newest of all first, until a page is full.
-fn merge(sources: &mut [Source<'_>], limit: usize) -> Vec<Found> {
-    let mut page = Vec::new();
-    while page.len() < limit {
-        let newest = sources.iter_mut().max_by(|a, b| a.newest().cmp(&b.newest()));
-        let Some(one) = newest.and_then(|source| source.found.pop_front()) else {
-            break;
-        };
-        page.push(one);
-    }
-    page
-}
-
 struct Wanted<'a> {
     led: &'a Led,
     request: &'a ListRequest,
@@ -186,30 +185,38 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// Adds a source's documents that fit, from below an offset.
-    async fn gather(&self, source: &mut Source<'_>, mut below: Option<Offset>) -> Result<(), AccessError> {
-        loop {
+    /// Takes the newest of all sources first, until a page is full.
+    async fn merge(&self, sources: &mut [Source<'_>]) -> Result<Vec<Found>, AccessError> {
+        let mut page = Vec::new();
+        while page.len() < self.request.limit {
+            let newest = sources.iter_mut().max_by(|a, b| a.newest().cmp(&b.newest()));
+            let Some(source) = newest.filter(|source| source.newest().is_some()) else {
+                break;
+            };
+            page.extend(source.found.pop_front());
+            self.fill(source).await?;
+        }
+        Ok(page)
+    }
+
+    /// Reads on in a source until something of it fits.
+    async fn fill(&self, source: &mut Source<'_>) -> Result<(), AccessError> {
+        while source.found.is_empty() && !source.is_done {
             let query = ListQuery {
                 kind: self.request.kind,
-                below,
-                limit: CHUNK,
+                below: source.read,
+                limit: source.chunk,
             };
             let chunk = source.store.list(source.partition, &query).await?;
-            let is_last = chunk.len() < CHUNK;
+            source.is_done = chunk.len() < source.chunk;
+            source.chunk = (2 * source.chunk).min(CHUNK_MAX);
             for (offset, json) in chunk {
-                below = Some(offset);
-                let Some(place) = self.place(&json, source.is_other) else {
-                    continue;
-                };
-                source.found.push_back(Found { place, offset, json });
-                if source.found.len() > self.request.limit {
-                    return Ok(());
-                }
-            }
-            if is_last {
-                return Ok(());
+                source.read = Some(offset);
+                let place = self.place(&json, source.is_other);
+                source.found.extend(place.map(|place| Found { place, offset, json }));
             }
         }
+        Ok(())
     }
 
     /// A document's place, if it is asked for and readers get it from here. One bad document hides no other; reading it by

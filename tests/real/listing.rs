@@ -58,6 +58,11 @@ fn pages_of_many_documents_have_each_once_and_look_at_none_again() {
         .collect();
     world.send(&events);
     world.settle();
+    // What is no id hides none behind it.
+    let index = world.key(0, "index:run_summary");
+    let _: u64 = world
+        .redis
+        .ask(&["ZADD", &index, "100", "no id", "1e9", "no id either"]);
     let before = looks(&world);
     let (mut seen, mut cursor, mut pages) = (Vec::<(String, String)>::new(), String::new(), 0);
     loop {

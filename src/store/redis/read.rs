@@ -114,26 +114,26 @@ pub(super) async fn list(
     let mut range = command(&["ZREVRANGEBYSCORE", &index, &below, "-inf", "WITHSCORES"]);
     range.arg("LIMIT").arg(0).arg(query.limit);
     let members = ask(connections, partition, &index, &range).await?;
-    let mut found = Vec::new();
+    let (mut found, mut asked) = (Vec::new(), Vec::new());
     let mut get = command(&["MGET"]);
     for (id, offset) in scored(&members) {
         if let Some(entity) = Entity::new(query.kind, &id) {
             get.arg(keys.document(&entity));
-            found.push(offset);
+            asked.push(found.len());
         }
+        found.push((offset, Vec::new())); // what is no id counts too: a list that is short is at its end
     }
-    if found.is_empty() {
-        return Ok(Vec::new());
+    if asked.is_empty() {
+        return Ok(found);
     }
     let documents = connections.query(READ_LANE, &get).await?;
     let Value::Array(documents) = documents else {
         return Err(reply::corrupt(partition, "MGET", "no list".to_owned()));
     };
-    let there = found
-        .into_iter()
-        .zip(documents)
-        .map(|(offset, json)| (offset, bytes(json).unwrap_or_default()));
-    Ok(there.collect())
+    for (place, json) in asked.into_iter().zip(documents) {
+        found[place].1 = bytes(json).unwrap_or_default();
+    }
+    Ok(found)
 }
 
 /// Members and scores, in RESP2 (flat) or RESP3 (pairs).
