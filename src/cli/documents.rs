@@ -56,15 +56,17 @@ pub(super) async fn list(args: &ListArgs, context: &Context) -> Result<Exit, Fai
         };
         let page = door.list(&request).await?;
         left -= page.documents.len().min(left);
-        found.extend(page.documents);
+        if context.out.json {
+            page.documents.iter().for_each(|document| context.out.value(document));
+        } else {
+            found.extend(page.documents);
+        }
         cursor = page.cursor;
         if cursor.is_none() {
             break;
         }
     }
-    if context.out.json {
-        found.iter().for_each(|document| context.out.value(document));
-    } else {
+    if !context.out.json {
         print(kind, &found, context);
     }
     Ok(Exit::Done)
