@@ -228,9 +228,9 @@ impl Wanted<'_> {
             return None;
         }
         let (_, id) = head.document_id.split_once(':')?;
-        let subject = format!("{}/{id}", request.kind.name());
-        if !request.scope.is_empty() && !request.scope.iter().any(|begin| subject.starts_with(begin)) {
-            return None;
+        if !request.scope.is_empty() {
+            let subject = format!("{}/{id}", request.kind.name());
+            request.scope.iter().find(|begin| subject.starts_with(*begin))?;
         }
         if !self.led.is_own() && self.led.is_away(&Entity::new(request.kind, id)?) != is_other {
             return None;

@@ -32,22 +32,6 @@ pub struct DriftRow {
     pub differences: Vec<Difference>,
 }
 
-impl AuditReport {
-    /// Whether nothing of what was asked for is known to be wrong, or is not known.
-    pub fn is_clean(&self) -> bool {
-        self.drift.is_empty() && self.skipped.is_empty()
-    }
-
-    /// What was passed over, in words; `None`: nothing.
-    pub fn passed_over(&self) -> Option<String> {
-        let each = self.skipped.iter();
-        let each: Vec<String> = each
-            .map(|it| format!("partition {}: {}", it.partition, it.why))
-            .collect();
-        (!each.is_empty()).then(|| format!("not compared: {}", each.join("; ")))
-    }
-}
-
 impl DriftRow {
     /// Whose document it is.
     pub fn entity(&self) -> Option<Entity> {
@@ -120,6 +104,22 @@ pub struct AuditReport {
     pub memory_bytes: u64,
     /// How long it took.
     pub seconds: f64,
+}
+
+impl AuditReport {
+    /// Whether nothing of what was asked for is known to be wrong, or is not known.
+    pub fn is_clean(&self) -> bool {
+        self.drift.is_empty() && self.skipped.is_empty()
+    }
+
+    /// What was passed over, in words; `None`: nothing.
+    pub fn passed_over(&self) -> Option<String> {
+        let each = self.skipped.iter();
+        let each: Vec<String> = each
+            .map(|it| format!("partition {}: {}", it.partition, it.why))
+            .collect();
+        (!each.is_empty()).then(|| format!("not compared: {}", each.join("; ")))
+    }
 }
 
 /// What the repair of an audit's findings came to.

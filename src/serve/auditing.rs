@@ -52,7 +52,7 @@ fn tell(audited: &Result<AuditReport, AccessError>) {
     };
     let (documents, drifted, seconds) = (report.documents, report.drift.len(), report.seconds);
     if let Some(words) = report.passed_over() {
-        warn!("the background audit had to pass something over, {words}");
+        warn!("the background audit passed something over: {words}");
     }
     if report.clean {
         return info!(documents, seconds, "audited: all documents are what the log says");

@@ -348,7 +348,7 @@ mod tests {
         for begin in keys.into_iter().chain(["-----BEGIN ", "://u:", "://", "a@", "a:"]) {
             let text = begin.repeat((4 << 20) / begin.len());
             let found = find(text.as_bytes(), true);
-            // The second has digits and dots, as a key of its kind has.
+            // That one has digits and dots, as a key of its kind has.
             assert_eq!(found.len(), usize::from(begin == "ya29."), "{begin}");
         }
     }

@@ -96,6 +96,9 @@ pub async fn audit(ground: &Ground, request: &AuditRequest, watch: Watch<'_>) ->
     let (mut report, marks) = (audit.report, audit.marks);
     if request.slices == [Slice::ALL] && !report.truncated {
         for (partition, checkpoint) in marks {
+            if report.skipped.iter().any(|it| it.partition == partition.0) {
+                continue; // in one slice of several
+            }
             let row = report.partitions.iter_mut().find(|row| row.partition == partition.0);
             if let (Some(row), Some(checkpoint)) = (row.filter(|row| row.drifted == 0), checkpoint) {
                 findings::vouch(ground, partition, &checkpoint).await?;
